@@ -176,10 +176,22 @@ pub enum Input {
     Cancel(TaskNo),
     /// The upstream stream made progress: `at` is when, `tokens_out` the tokens so far in this attempt.
     /// Sent at the first token and as the answer to `Action::ReportProgress`; not for every token.
-    Progress { task: TaskNo, attempt: AttemptNo, at: Time, tokens_out: u32 },
-    AttemptEnded { task: TaskNo, attempt: AttemptNo, end: AttemptEnd },
+    Progress {
+        task: TaskNo,
+        attempt: AttemptNo,
+        at: Time,
+        tokens_out: u32,
+    },
+    AttemptEnded {
+        task: TaskNo,
+        attempt: AttemptNo,
+        end: AttemptEnd,
+    },
     /// The adapter's rule says that the engine is idle again after a stop.
-    SlotIdle { replica: ReplicaNo, task: TaskNo },
+    SlotIdle {
+        replica: ReplicaNo,
+        task: TaskNo,
+    },
     /// A session is ended by its owner.
     SessionClosed(SessionKey),
     /// Time has passed (see `Scheduler::next_wakeup`).
@@ -246,13 +258,31 @@ pub struct Forecast {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    Admitted { task: TaskNo, pool: PoolNo, forecast: Forecast },
+    Admitted {
+        task: TaskNo,
+        pool: PoolNo,
+        forecast: Forecast,
+    },
     /// The task is unknown to the scheduler after this.
-    Rejected { task: TaskNo, refusal: Refusal, retry_after_ms: Option<u64>, forecast: Forecast },
+    Rejected {
+        task: TaskNo,
+        refusal: Refusal,
+        retry_after_ms: Option<u64>,
+        forecast: Forecast,
+    },
     /// Open the upstream exchange.
-    Start { task: TaskNo, attempt: AttemptNo, replica: ReplicaNo },
+    Start {
+        task: TaskNo,
+        attempt: AttemptNo,
+        replica: ReplicaNo,
+    },
     /// Close the upstream exchange; `AttemptEnded { end: Stopped }` must follow, then `SlotIdle`.
-    Stop { task: TaskNo, attempt: AttemptNo, replica: ReplicaNo, reason: StopReason },
+    Stop {
+        task: TaskNo,
+        attempt: AttemptNo,
+        replica: ReplicaNo,
+        reason: StopReason,
+    },
     /// Answer with `Input::Progress`.
     ReportProgress { task: TaskNo, attempt: AttemptNo },
     /// The task has ended, once. The caller writes the terminal event.
@@ -260,4 +290,57 @@ pub enum Action {
     /// The replica is suspect (failed attempt, or a slot that was not given back): find out. Until
     /// `ReplicaReady` comes it is not placed upon.
     Probe { replica: ReplicaNo },
+}
+
+/// Where a live task stands. A task that has ended is unknown to the scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskState {
+    /// Admitted; waits for a slot, for the first time or again after an attempt that was lost.
+    Queued,
+    /// An attempt is open and has not brought a token yet.
+    Started,
+    /// An attempt is open and has brought a token.
+    Streaming,
+}
+
+/// What can be told about a live task at the last handled moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    pub state: TaskState,
+    /// The pool that the task is bound to; it changes only when that pool drains, fails or goes away.
+    pub pool: PoolNo,
+    pub class: ClassNo,
+    /// The current attempt, or the last one while the task waits again; 0 before the first.
+    pub attempt: AttemptNo,
+    /// Where the current attempt runs; `None` while the task is queued.
+    pub replica: Option<ReplicaNo>,
+    /// Position and start for a queued task; position 0 and start 0 for one that runs.
+    pub forecast: Forecast,
+}
+
+/// What can be told about a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    pub pool: PoolNo,
+    pub set: SetNo,
+    pub slots: u32,
+    /// Slots held by an open attempt.
+    pub in_flight: u32,
+    /// Slots whose attempt was stopped and whose engine is not known to be idle yet.
+    pub reclaiming: u32,
+    /// Healthy: placed upon unless it rests or is full.
+    pub ready: bool,
+    /// Said that it was busy; nothing is placed upon it for a while.
+    pub resting: bool,
+}
+
+/// What can be told about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Milliseconds until it is forgotten if nothing else happens; the full time while one of its tasks lives.
+    pub ttl_ms_remaining: u64,
+    /// Tasks admitted in this session so far.
+    pub turns: u32,
+    /// The replica of its last attempt.
+    pub last_replica: Option<ReplicaNo>,
 }
