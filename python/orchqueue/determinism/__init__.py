@@ -1,0 +1,1 @@
+"""Keys, receipts and what checks them."""
