@@ -157,7 +157,7 @@ class Metrics:
 
     NAME: ClassVar[str] = "metrics"
     queue_depth: int | None = None
-    kv_warmth: float | None = None
+    kv_warmth: bool | None = None
     on_time_probability: float | None = None
     tokens_per_s: float | None = None
     id: str | None = None
@@ -167,7 +167,7 @@ class Metrics:
     def from_sse(cls, data: Mapping[str, Any], event_id: str | None) -> Metrics:
         return cls(
             queue_depth=_int(data, "queue_depth"),
-            kv_warmth=_float(data, "kv_warmth"),
+            kv_warmth=warm if isinstance(warm := data.get("kv_warmth"), bool) else None,
             on_time_probability=_float(data, "on_time_probability"),
             tokens_per_s=_float(data, "tokens_per_s"),
             id=event_id,

@@ -19,7 +19,7 @@ from orchqueue.errors import BY_CODE, DaemonUnreachable, Envelope, ProtocolError
 from orchqueue.retry import retry_after_ms
 
 DEFAULT_URL = "http://127.0.0.1:8700"
-#: The daemon sends a comment at least every 15 s on an open stream; three missed ones mean that it is gone.
+#: The daemon sends a comment every 10 s on an open stream; several missed ones mean that it is gone.
 STREAM_SILENCE_S = 60.0
 PLAIN_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT = httpx.Timeout(STREAM_SILENCE_S, connect=5.0)

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
-import pytest
-
 import orchqueue
+import pytest
 from orchqueue import AsyncClient, Client, End, Retry, Started, Token
 from orchqueue.errors import (
     AdmissionReject,

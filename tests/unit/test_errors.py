@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from orchqueue import errors
 from orchqueue.errors import BY_CODE, Envelope, ProtocolError, ServerError, from_envelope
 

@@ -1,11 +1,11 @@
 """The stream decoder and the typed events."""
 
+import itertools
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from orchqueue.errors import ProtocolError
 from orchqueue.events import (
     End,
@@ -35,7 +35,7 @@ def decode(stream: bytes, cuts: list[int]) -> list[SseFrame]:
     decoder = SseDecoder()
     frames: list[SseFrame] = []
     edges = [0, *sorted(cuts), len(stream)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         frames += decoder.feed(stream[start:end])
     return frames
 
@@ -121,9 +121,9 @@ def test_a_token_that_is_none_is_a_protocol_error(data: object) -> None:
 
 
 def test_metrics_take_whole_numbers_for_fractions() -> None:
-    event = event_of("metrics", {"tokens_per_s": 12, "on_time_probability": 0.5, "kv_warmth": None})
+    event = event_of("metrics", {"tokens_per_s": 12, "on_time_probability": 0.5, "kv_warmth": True})
     assert isinstance(event, Metrics)
-    assert (event.tokens_per_s, event.on_time_probability, event.kv_warmth) == (12.0, 0.5, None)
+    assert (event.tokens_per_s, event.on_time_probability, event.kv_warmth) == (12.0, 0.5, True)
 
 
 def test_end_carries_usage_and_receipt() -> None:

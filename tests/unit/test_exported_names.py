@@ -4,9 +4,8 @@ import importlib
 import subprocess
 import sys
 
-import pytest
-
 import orchqueue
+import pytest
 
 PUBLIC = [
     "AsyncClient",

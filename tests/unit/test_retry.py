@@ -1,7 +1,6 @@
 """When a client tries again and how long it waits."""
 
 import pytest
-
 from orchqueue.errors import DaemonUnreachable, OrchqueueError, ProtocolError, from_envelope
 from orchqueue.retry import NEVER, Retry, retry_after_ms
 
