@@ -25,6 +25,8 @@ Responses may gain fields, so unknown ones are ignored; requests are strict.
 
 # Framing is not data: these describe an event of the stream, whose `data` has a model of its own.
 FRAMING = {"TaskStreamItem", "ChatStreamItem"}
+# Beside `properties` these say how fields go together.
+BETWEEN_FIELDS = {"oneOf", "if", "then"}
 
 OPTIONS = [
     "--input-file-type=openapi",
@@ -78,6 +80,6 @@ def _plain(node: Any) -> Any:
     plain = {key: _plain(value) for key, value in node.items() if not str(key).startswith("x-")}
     if isinstance(plain.get("$ref"), str):
         plain["$ref"] = "#" + plain["$ref"].partition("#")[2]
-    if "properties" in plain and "oneOf" in plain:
-        del plain["oneOf"]
+    if "properties" in plain:
+        plain = {key: value for key, value in plain.items() if key not in BETWEEN_FIELDS}
     return plain

@@ -81,7 +81,9 @@ ErrorCode = TypeAliasType("ErrorCode", Literal['ADMISSION_REJECT', 'QUEUE_FULL_D
 Input = TypeAliasType("Input", Annotated[str, Field(min_length=1)])
 
 
-StopItem = TypeAliasType("StopItem", Annotated[str, Field(min_length=1)])
+StopItem = TypeAliasType(
+    "StopItem", Annotated[str, Field(max_length=256, min_length=1)]
+)
 
 
 Stop = TypeAliasType("Stop", Annotated[list[StopItem], Field(max_length=16)])
@@ -97,13 +99,13 @@ LogitBiasAdditionalProperty = TypeAliasType(
 
 LogitBias = TypeAliasType(
     "LogitBias",
-    dict[
-        Annotated[str, StringConstraints(pattern=r'^(0|[1-9][0-9]{0,9})$')],
-        LogitBiasAdditionalProperty,
+    Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r'^(0|[1-9][0-9]{0,8}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6})$')], LogitBiasAdditionalProperty],
+        Field(max_length=4096),
     ],
 )
 """
-Token id (as a decimal string) to bias.
+Token id (as a decimal string, below 2^32) to bias.
 """
 
 
@@ -579,7 +581,7 @@ class ChatCompletionRequest(BaseModel):
     stream: bool | None = False
     stream_options: Annotated[StreamOptions | None, Field(title='StreamOptions')] = None
     seed: Annotated[int | None, Field(ge=0, le=2147483647)] = None
-    temperature: Annotated[float | None, Field(ge=0.0, le=10.0)] = None
+    temperature: Annotated[float | None, Field(ge=0.0, le=2.0)] = None
     top_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
@@ -655,7 +657,7 @@ class Limits(BaseModel):
 
 class TaskRequest(BaseModel):
     """
-    What a client asks for. `completion` takes `prompt`, `chat` takes `messages`, `embedding` and `rerank` take `inputs`.
+    What a client asks for. `completion` takes `prompt`, `chat` takes `messages` and `tools`, `embedding` and `rerank` take `inputs`. `reuse` needs a `seed`.
     """
 
     model_config = ConfigDict(
@@ -666,8 +668,16 @@ class TaskRequest(BaseModel):
     Made by the server if omitted. Ids are scoped to the tenant.
     """
     session_id: Uuid | None = None
-    workload: Workload | None = 'completion'
-    model_ref: Annotated[str | None, Field(max_length=256, min_length=1)] = None
+    workload: Workload | None = None
+    """
+    Default: `chat` with `messages`, else `completion`.
+    """
+    model_ref: Annotated[
+        str | None,
+        Field(
+            pattern='^(sha256:[0-9a-f]{64}|repo:[A-Za-z0-9._-]{1,128}/[A-Za-z0-9._-]{1,128}|[A-Za-z0-9._-]{1,128})$'
+        ),
+    ] = None
     """
     A catalog name, `sha256:…` or `repo:owner/name`.
     """
@@ -709,13 +719,13 @@ class TaskRequest(BaseModel):
     Derived from the task id if omitted.
     """
     sampler_profile_version: Literal['v1'] = 'v1'
-    temperature: Annotated[float | None, Field(ge=0.0, le=10.0)] = None
-    top_k: Annotated[int | None, Field(ge=0, le=1000000)] = None
+    temperature: Annotated[float | None, Field(ge=0.0, le=2.0)] = None
+    top_k: Annotated[int | None, Field(ge=0, le=2147483647)] = None
     top_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
-    repeat_penalty: Annotated[float | None, Field(ge=0.1, le=10.0)] = None
-    repeat_last_n: Annotated[int | None, Field(ge=-1, le=1000000)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     stop: Stop | None = None
