@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ CONTRACTS = ROOT / "contracts"
 OPENAPI_DOCUMENTS = ("data.yaml", "control.yaml")
 
 
+@cache
 def load(name: str) -> dict[str, Any]:
-    """A YAML document of contracts/, by its path below it."""
+    """A YAML document of contracts/, by its path below it. Read once: callers leave it as it is."""
     document = yaml.safe_load((CONTRACTS / name).read_text())
     if not isinstance(document, dict):
         raise ValueError(f"`contracts/{name}` is not a mapping")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +82,13 @@ def lint(text: str, document: dict[str, Any]) -> list[str]:
     """What is wrong with a scrape, one line each."""
     required, reserved = parse_contract(document)
     try:
-        scraped = {_full_name(metric): metric for metric in text_string_to_metric_families(text)}
+        scraped = [(_full_name(metric), metric) for metric in text_string_to_metric_families(text)]
     except ValueError as error:
         return [f"the scrape can't be parsed: {error}"]
-    findings = [f"`{name}`: missing" for name in sorted(required.keys() - scraped.keys())]
-    for name, metric in sorted(scraped.items()):
+    counts = Counter(name for name, _ in scraped)
+    findings = [f"`{name}`: missing" for name in sorted(required.keys() - counts.keys())]
+    findings += [f"`{name}`: the family comes {count} times" for name, count in counts.items() if count > 1]
+    for name, metric in scraped:
         if name in reserved:
             findings.append(f"`{name}`: reserved in the contract; list it as required to expose it")
         elif name not in required:

@@ -175,6 +175,14 @@ class Attempt(BaseModel):
 
     attempt: Annotated[int, Field(ge=1)]
     replica_id: str
+    started_ms: Annotated[int | None, Field(ge=0)] = None
+    """
+    Unix time.
+    """
+    ended_ms: Annotated[int | None, Field(ge=0)] = None
+    """
+    Unix time; absent while it runs.
+    """
     outcome: Literal['finished', 'canceled', 'timed_out', 'refused', 'busy', 'failed'] | None = (
         None
     )
@@ -213,9 +221,9 @@ class Session(BaseModel):
     turns: Annotated[int, Field(ge=0, le=8)]
     kv_bytes: Annotated[int | None, Field(ge=0)] = None
     """
-    Absent where it is not known.
+    Key-value memory held for it between tasks; absent where it is not known.
     """
-    kv_warmth: bool | None = None
+    kv_warmth: Literal['cold', 'warm'] | None = None
     """
     Absent where it is not known.
     """
@@ -298,7 +306,7 @@ class MetricsEvent(BaseModel):
     """
 
     queue_depth: Annotated[int | None, Field(ge=0)] = None
-    kv_warmth: bool | None = None
+    kv_warmth: Literal['cold', 'warm'] | None = None
     on_time_probability: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     tokens_per_s: Annotated[float | None, Field(ge=0.0)] = None
 
@@ -349,13 +357,28 @@ class ReceiptKeyList(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(
-        extra='forbid',
-    )
     include_usage: bool | None = None
 
 
-Stop1 = TypeAliasType("Stop1", Annotated[str, Field(min_length=1)])
+Stop1 = TypeAliasType("Stop1", Annotated[str, Field(max_length=256, min_length=1)])
+
+
+class OpenAiTextPart(BaseModel):
+    type: Literal['text']
+    text: str
+
+
+class OpenAiToolCall(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    index: Any | None = None
+    """
+    Ignored.
+    """
+    id: str
+    type: Literal['function']
+    function: Annotated[FunctionCall, Field(title='FunctionCall')]
 
 
 class OpenAiUsage(BaseModel):
@@ -570,27 +593,20 @@ class SignedReceipt(Receipt):
     """
 
 
-class ChatCompletionRequest(BaseModel):
+class OpenAiMessage(BaseModel):
     model_config = ConfigDict(
         extra='forbid',
     )
-    model: Annotated[str, Field(max_length=256, min_length=1)]
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
-    stream: bool | None = False
-    stream_options: Annotated[StreamOptions | None, Field(title='StreamOptions')] = None
-    seed: Annotated[int | None, Field(ge=0, le=2147483647)] = None
-    temperature: Annotated[float | None, Field(ge=0.0, le=2.0)] = None
-    top_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
-    presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
-    frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
-    stop: Stop1 | Stop | None = None
-    logit_bias: LogitBias | None = None
-    tools: list[Tool] | None = None
-    response_format: ResponseFormat | None = None
-    n: Literal[1] | None = None
-    user: str | None = None
+    role: Literal['system', 'developer', 'user', 'assistant', 'tool']
+    content: str | list[OpenAiTextPart] | None = None
+    name: Annotated[str | None, Field(max_length=64, min_length=1)] = None
+    tool_call_id: Annotated[str | None, Field(min_length=1)] = None
+    tool_calls: list[OpenAiToolCall] | None = None
+    refusal: Any | None = None
+    """
+    Ignored.
+    """
+    annotations: Any | None = None
     """
     Ignored.
     """
@@ -776,6 +792,83 @@ class EndEvent(BaseModel):
     The result of workloads that stream no text.
     """
     receipt: Receipt
+
+
+class ChatCompletionRequest(BaseModel):
+    """
+    As OpenAI's clients write it, where `null` means absent. What could change the output and is not supported is refused; what cannot is ignored.
+    """
+
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    model: Annotated[
+        str,
+        Field(
+            pattern='^(sha256:[0-9a-f]{64}|repo:[A-Za-z0-9._-]{1,128}/[A-Za-z0-9._-]{1,128}|[A-Za-z0-9._-]{1,128}(/[A-Za-z0-9._-]{1,128})?)$'
+        ),
+    ]
+    messages: Annotated[list[OpenAiMessage], Field(min_length=1)]
+    max_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
+    """
+    The same limit under its new name.
+    """
+    stream: bool | None = None
+    stream_options: Annotated[StreamOptions | None, Field(title='StreamOptions')] = None
+    seed: Annotated[int | None, Field(ge=0, le=2147483647)] = None
+    temperature: Annotated[float | None, Field(ge=0.0, le=2.0)] = None
+    top_k: Annotated[int | None, Field(ge=0, le=2147483647)] = None
+    top_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
+    ignore_eos: bool | None = None
+    stop: Stop1 | Stop | None = None
+    logit_bias: LogitBias | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal['auto', 'none'] | None = None
+    response_format: ResponseFormat | None = None
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    modalities: list[str] | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    user: Any | None = None
+    """
+    Ignored.
+    """
+    metadata: Any | None = None
+    """
+    Ignored.
+    """
+    store: Any | None = None
+    """
+    Ignored.
+    """
+    service_tier: Any | None = None
+    """
+    Ignored.
+    """
+    parallel_tool_calls: Any | None = None
+    """
+    Ignored.
+    """
+    prompt_cache_key: Any | None = None
+    """
+    Ignored.
+    """
+    prompt_cache_retention: Any | None = None
+    """
+    Ignored.
+    """
+    safety_identifier: Any | None = None
+    """
+    Ignored.
+    """
 
 
 class Capabilities(BaseModel):
