@@ -1,0 +1,1 @@
+"""What starts an engine, and what can be read of a model file without one."""

@@ -1,0 +1,1 @@
+"""Pools: the replicas that are started or attached, watched, and told to the scheduler."""
