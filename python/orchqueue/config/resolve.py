@@ -98,7 +98,7 @@ def resolve(file: ConfigFile, document: Document, env: Mapping[str, str]) -> Con
         log_content=file.log.content,
         conventions=conventions,
         effective=effective,
-        origins={show_path(path): document.origin(path) or "default" for path, _ in leaves(effective)},
+        origins={show_path(path): document.origins.get(path, "default") for path, _ in leaves(effective)},
         warnings=tuple(_warnings(file, server)),
     )
 

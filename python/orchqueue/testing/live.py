@@ -48,6 +48,7 @@ class LiveDaemon:
         *,
         folder: Path | None = None,
         env: Mapping[str, str] | None = None,
+        own_session: bool = False,
     ) -> None:
         self._own_folder = tempfile.TemporaryDirectory(prefix="orchqueue-live-") if folder is None else None
         self.folder = Path(self._own_folder.name) if self._own_folder else Path(folder or ".")
@@ -56,6 +57,7 @@ class LiveDaemon:
         self.log_path = self.folder / "daemon.log"
         self._write_config(config or {})
         self._env = {**_clean_environment(), **(env or {})}
+        self._own_session = own_session
         self._process: subprocess.Popen[str] | None = None
         self._url: str | None = None
 
@@ -87,7 +89,14 @@ class LiveDaemon:
         with self.log_path.open("ab") as log:
             # The command is ours; nothing of it comes from outside.
             self._process = subprocess.Popen(  # noqa: S603
-                command, stdout=subprocess.PIPE, stderr=log, env=self._env, text=True, cwd=self.folder
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._env,
+                text=True,
+                cwd=self.folder,
+                start_new_session=self._own_session,
             )
         self._url = self._read_address(self._process)
 

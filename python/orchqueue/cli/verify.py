@@ -1,0 +1,100 @@
+"""`orchqueue verify`: checks a receipt, from a file or of a task that the daemon still has."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchqueue.cli.connection import connection_arguments, json_argument, open_client
+from orchqueue.cli.failure import USAGE, CommandFailed
+
+if TYPE_CHECKING:
+    from orchqueue.cli.terminal import Terminal
+    from orchqueue.determinism.verify import Verification
+
+_COLORS = {"ok": "green", "failed": "red", "skipped": "dim"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "receipt",
+        metavar="FILE|TASK_ID",
+        help="a receipt (`-`: standard input), or the id of a finished task",
+    )
+    parser.add_argument("--keys", metavar="FILE", help="public keys; by default the daemon is asked for them")
+    parser.add_argument("--save", metavar="FILE", help="write the signed receipt of a task to this file")
+    connection_arguments(parser)
+    json_argument(parser)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    from orchqueue.determinism.verify import Evidence, parse_keys, verify
+
+    task_id = None if args.receipt == "-" else _task_id(args.receipt)
+    if task_id is None:
+        receipt, evidence = _from_file(args.receipt), Evidence()
+    else:
+        with open_client(args) as client:
+            receipt = client.receipt(task_id)
+            evidence = Evidence(output=client.task(task_id).get("output"))
+    if args.save:
+        Path(args.save).write_text(json.dumps(receipt, indent=2) + "\n")
+    verification = verify(receipt, parse_keys(_keys(args)), evidence)
+    show(verification, terminal)
+    return 0 if verification.ok else 1
+
+
+def show(verification: Verification, terminal: Terminal) -> None:
+    """The checks, one a line, and what they come to."""
+    if terminal.json:
+        terminal.document(verification.to_dict())
+        return
+    for check in verification.checks:
+        outcome = terminal.colored(f"{check.outcome.value:<8}", _COLORS[check.outcome.value])
+        terminal.line(f"{outcome}{check.name}: {check.reason}")
+    word = "verified" if verification.ok else "NOT verified"
+    terminal.line(f"receipt of task `{verification.task_id}`: {word}")
+
+
+def _task_id(text: str) -> str | None:
+    """`text` as a task's id; None where it names a file."""
+    if Path(text).exists():
+        return None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
+def _from_file(name: str) -> dict[str, Any]:
+    receipt = _read(name, "a receipt")
+    # An `end` event, or a task as the daemon prints it, carries its receipt inside.
+    inner = receipt.get("receipt")
+    return inner if isinstance(inner, dict) else receipt
+
+
+def _keys(args: argparse.Namespace) -> dict[str, Any]:
+    if args.keys:
+        return _read(args.keys, "a document of keys")
+    with open_client(args) as client:
+        return client.receipt_keys()
+
+
+def _read(name: str, what: str) -> dict[str, Any]:
+    try:
+        data = json.loads(sys.stdin.read() if name == "-" else Path(name).read_text())
+    except FileNotFoundError:
+        raise CommandFailed(
+            f"`{name}` is neither a file nor the id of a task",
+            "give the file of a receipt, or the id that `orchqueue submit` printed",
+            exit_code=USAGE,
+        ) from None
+    except ValueError:
+        raise CommandFailed(f"`{name}` is not {what}: it is not JSON") from None
+    if not isinstance(data, dict):
+        raise CommandFailed(f"`{name}` is not {what}: it is not a JSON object")
+    return data
