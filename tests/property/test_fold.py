@@ -29,7 +29,9 @@ def documents(kind: str) -> st.SearchStrategy[dict[str, Any]]:
         case "started":
             return st.fixed_dictionaries({"attempt": st.integers(1, 3), "replica": st.just("tiny-0")})
         case _:
-            return st.fixed_dictionaries({"error": st.sampled_from(ERRORS), "output": st.just({"text": "t"})})
+            return st.fixed_dictionaries(
+                {"error": st.sampled_from(ERRORS), "end": st.just({"finish_reason": "stop"})}
+            )
 
 
 @st.composite

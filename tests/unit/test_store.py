@@ -26,12 +26,14 @@ def record(seq: int, kind: str, task: str = "t1", tenant: str = "default", /, **
 
 def life_of(task: str, first_seq: int, tenant: str = "default") -> list[JournalRecord]:
     """The three records of a task that finished."""
-    output = {"text": "five", "finish_reason": "stop", "usage": {"tokens_in": 7, "tokens_out": 2}}
+    usage = {"tokens_in": 7, "tokens_out": 2}
+    end = {"tokens_out": 2, "finish_reason": "stop", "usage": usage, "receipt": {"seed": 3}}
+    segments = [[1, "hm"], [0, "fi"], [0, "ve"]]
     body = {"prompt": "one two", "workload": "completion", "model_ref": "orchqueue-tiny"}
     return [
         record(first_seq, "admitted", task, tenant, priority="batch", session_id=None, body=body),
         record(first_seq + 1, "started", task, tenant, attempt=1, replica="tiny-0"),
-        record(first_seq + 2, "ended", task, tenant, state="finished", output=output, receipt={"seed": 3}),
+        record(first_seq + 2, "ended", task, tenant, state="finished", segments=segments, end=end),
     ]
 
 
@@ -40,7 +42,12 @@ def test_a_finished_task_is_read_back_with_output_and_receipt(store: Store) -> N
     row = store.task("default", "t1")
     assert row is not None
     assert row.state is TaskState.FINISHED
-    assert row.output is not None and row.output["text"] == "five"
+    assert row.output == {
+        "text": "five",
+        "reasoning": "hm",
+        "finish_reason": "stop",
+        "usage": {"tokens_in": 7, "tokens_out": 2},
+    }
     assert row.receipt == {"seed": 3}
     assert (row.priority, row.model_ref, row.tokens_in, row.tokens_out) == ("batch", "orchqueue-tiny", 7, 2)
     assert row.attempts == [{"attempt": 1, "replica_id": "tiny-0"}]
@@ -129,16 +136,16 @@ def test_a_record_that_cannot_be_read_is_skipped_and_logged(
 
 
 def test_odd_values_in_a_record_do_not_stop_the_fold(store: Store) -> None:
-    odd = {
-        "usage": {"tokens_in": 2**70, "tokens_out": True},
-        "finish_reason": "x" * 9000,
-        "text": "nul \0 \ud800",
-    }
-    store.fold([record(1, "admitted", priority=5), record(2, "ended", output=odd, attempts="none", error=7)])
+    odd = {"usage": {"tokens_in": 2**70, "tokens_out": True}, "finish_reason": "x" * 9000, "receipt": []}
+    segments = [[0, "nul \0 \ud800"], [9, "x"], "junk", [0, 5], None]
+    ended = record(2, "ended", end=odd, segments=segments, attempts="none", error=7)
+    store.fold([record(1, "admitted", priority=5, body=[]), ended])
     row = store.task("default", "t1")
     assert row is not None
     assert (row.tokens_in, row.tokens_out, row.priority) == (None, None, "interactive")
     assert row.output is not None and row.output["text"] == "nul \0 \ud800"
+    store.fold([record(3, "admitted"), record(4, "ended", end=odd, segments=7)])
+    assert store.folded_seq() == 4
 
 
 def test_pages_follow_each_other_newest_first_without_gap_or_repeat(store: Store) -> None:

@@ -21,6 +21,8 @@ _MAX_INT = 2**63 - 1
 _MAX_TEXT = 512
 # The class of a task that names none.
 _DEFAULT_CLASS = "interactive"
+# Names of a transcript's channels in `output`, by their numbers.
+_CHANNELS = ("text", "reasoning", "tool_calls")
 
 
 class UnreadableRecord(ValueError):
@@ -90,8 +92,9 @@ def _started(row: TaskRow, record: JournalRecord, data: Mapping[str, Any]) -> Ta
 def _ended(row: TaskRow, record: JournalRecord, data: Mapping[str, Any]) -> TaskRow:
     if row.state in FINAL_STATES:
         return row
-    output, error = _object(data, "output"), _object(data, "error")
-    usage = _object(output or {}, "usage") or {}
+    end, error = _object(data, "end"), _object(data, "error")
+    output = _output(data, end) if end is not None else None
+    usage = _object(end or {}, "usage") or {}
     return replace(
         row,
         state=_end_state(data, error),
@@ -99,14 +102,26 @@ def _ended(row: TaskRow, record: JournalRecord, data: Mapping[str, Any]) -> Task
         pool_id=_text(data, "pool_id") or row.pool_id,
         tokens_in=_int(usage, "tokens_in"),
         tokens_out=_int(usage, "tokens_out"),
-        finish_reason=_text(output or {}, "finish_reason"),
+        finish_reason=_text(end or {}, "finish_reason"),
         error_code=_text(error or {}, "code"),
         attempts=_objects(data, "attempts") or row.attempts,
         output=output,
         error=error,
-        receipt=_object(data, "receipt"),
+        receipt=_object(end or {}, "receipt"),
         size_bytes=row.size_bytes + len(record.data),
     )
+
+
+def _output(data: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any]:
+    """The `output` of `GET /v1/tasks/{id}`, put together from the transcript's segments."""
+    texts = {name: "" for name in _CHANNELS}
+    segments = data.get("segments")
+    for segment in segments if isinstance(segments, list) else []:
+        match segment:
+            case [int(channel), str(text)] if 0 <= channel < len(_CHANNELS):
+                texts[_CHANNELS[channel]] += text
+    spoken = {name: text for name, text in texts.items() if text or name == "text"}
+    return {**spoken, "finish_reason": end.get("finish_reason"), "usage": end.get("usage")}
 
 
 def _end_state(data: Mapping[str, Any], error: Mapping[str, Any] | None) -> TaskState:
