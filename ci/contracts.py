@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ROOT / "contracts"
-OPENAPI_DOCUMENTS = ("data.yaml", "control.yaml")
+OPENAPI_DOCUMENTS = ("data.yaml", "openai.yaml", "control.yaml")
 
 
 @cache

@@ -158,9 +158,9 @@ class TaskAccepted(BaseModel):
     """
     Tasks that are dispatched before this one; 0 is next.
     """
-    predicted_start_ms: Annotated[int | None, Field(ge=0)] = None
+    predicted_start_ms: Annotated[int | None, Field(ge=0)]
     """
-    Milliseconds until it starts; absent until the pool has served something.
+    Milliseconds until it starts; null until the pool has served something.
     """
     backoff_ms: Annotated[int, Field(ge=0)]
     """
@@ -183,12 +183,9 @@ class Attempt(BaseModel):
     """
     Unix time; absent while it runs.
     """
-    outcome: Literal['finished', 'canceled', 'timed_out', 'refused', 'busy', 'failed'] | None = (
+    outcome: Literal['running', 'finished', 'stopped', 'canceled', 'refused', 'busy', 'failed'] | None = (
         None
     )
-    """
-    Absent while it runs; then `finished`, `canceled`, `timed_out`, `refused`, `busy` or `failed`.
-    """
 
 
 class Usage(BaseModel):
@@ -273,7 +270,7 @@ class ErrorEvent(BaseModel):
 class StartedEvent(BaseModel):
     task_id: TaskId
     queue_position: Annotated[int, Field(ge=0)]
-    predicted_start_ms: Annotated[int, Field(ge=0)]
+    predicted_start_ms: Annotated[int | None, Field(ge=0)]
     determinism: Determinism
     replica_set: Digest | None = None
     """
@@ -308,6 +305,9 @@ class MetricsEvent(BaseModel):
     queue_depth: Annotated[int | None, Field(ge=0)] = None
     kv_warmth: Literal['cold', 'warm'] | None = None
     on_time_probability: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    """
+    Null without a deadline.
+    """
     tokens_per_s: Annotated[float | None, Field(ge=0.0)] = None
 
 
@@ -363,6 +363,94 @@ class StreamOptions(BaseModel):
 Stop1 = TypeAliasType("Stop1", Annotated[str, Field(max_length=256, min_length=1)])
 
 
+Prompt = TypeAliasType("Prompt", Annotated[str, Field(min_length=1)])
+
+
+Prompt1Item = TypeAliasType("Prompt1Item", Annotated[str, Field(min_length=1)])
+
+
+Prompt1 = TypeAliasType(
+    "Prompt1", Annotated[list[Prompt1Item], Field(max_length=1, min_length=1)]
+)
+
+
+class CompletionRequest(BaseModel):
+    """
+    As ChatCompletionRequest, with a `prompt`.
+    """
+
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    model: Annotated[
+        str,
+        Field(
+            pattern='^(sha256:[0-9a-f]{64}|repo:[A-Za-z0-9._-]{1,128}/[A-Za-z0-9._-]{1,128}|[A-Za-z0-9._-]{1,128}(/[A-Za-z0-9._-]{1,128})?)$'
+        ),
+    ]
+    prompt: Prompt | Prompt1
+    max_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=2147483647)] = None
+    """
+    The same limit under its new name.
+    """
+    stream: bool | None = None
+    stream_options: Annotated[StreamOptions | None, Field(title='StreamOptions')] = None
+    seed: Annotated[int | None, Field(ge=0, le=2147483647)] = None
+    temperature: Annotated[float | None, Field(ge=0.0, le=2.0)] = None
+    top_k: Annotated[int | None, Field(ge=0, le=2147483647)] = None
+    top_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
+    ignore_eos: bool | None = None
+    stop: Stop1 | Stop | None = None
+    logit_bias: LogitBias | None = None
+    tools: Annotated[list[Any] | None, Field(max_length=0)] = None
+    tool_choice: Literal['auto', 'none'] | None = None
+    response_format: ResponseFormat | None = None
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    modalities: list[str] | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    user: Any | None = None
+    """
+    Ignored.
+    """
+    metadata: Any | None = None
+    """
+    Ignored.
+    """
+    store: Any | None = None
+    """
+    Ignored.
+    """
+    service_tier: Any | None = None
+    """
+    Ignored.
+    """
+    parallel_tool_calls: Any | None = None
+    """
+    Ignored.
+    """
+    prompt_cache_key: Any | None = None
+    """
+    Ignored.
+    """
+    prompt_cache_retention: Any | None = None
+    """
+    Ignored.
+    """
+    safety_identifier: Any | None = None
+    """
+    Ignored.
+    """
+
+
 class OpenAiTextPart(BaseModel):
     type: Literal['text']
     text: str
@@ -381,10 +469,17 @@ class OpenAiToolCall(BaseModel):
     function: Annotated[FunctionCall, Field(title='FunctionCall')]
 
 
+class PromptTokensDetails(BaseModel):
+    cached_tokens: Annotated[int | None, Field(ge=0)] = None
+
+
 class OpenAiUsage(BaseModel):
     prompt_tokens: Annotated[int, Field(ge=0)]
     completion_tokens: Annotated[int, Field(ge=0)]
     total_tokens: Annotated[int, Field(ge=0)]
+    prompt_tokens_details: Annotated[
+        PromptTokensDetails | None, Field(title='PromptTokensDetails')
+    ] = None
 
 
 class ChatCompletionMessage(BaseModel):
@@ -397,6 +492,7 @@ class ChatCompletionMessage(BaseModel):
 class ChatChoice(BaseModel):
     index: Literal[0]
     message: Annotated[ChatCompletionMessage, Field(title='ChatCompletionMessage')]
+    logprobs: Annotated[None, Field(None)] = None
     finish_reason: FinishReason
 
 
@@ -409,6 +505,26 @@ class ChatCompletion(BaseModel):
     usage: OpenAiUsage
 
 
+class CompletionChoice(BaseModel):
+    index: Literal[0]
+    text: str
+    logprobs: Annotated[None, Field(None)] = None
+    finish_reason: FinishReason | None = None
+
+
+class Completion(BaseModel):
+    """
+    A whole completion; in a stream one piece of it, with a `finish_reason` in the last.
+    """
+
+    id: str
+    object: Literal['text_completion']
+    created: Annotated[int, Field(ge=0)]
+    model: str
+    choices: Annotated[list[CompletionChoice], Field(max_length=1)]
+    usage: OpenAiUsage | None = None
+
+
 class ChatDelta(BaseModel):
     role: Literal['assistant'] | None = None
     content: str | None = None
@@ -419,6 +535,7 @@ class ChatDelta(BaseModel):
 class ChatChunkChoice(BaseModel):
     index: Literal[0]
     delta: Annotated[ChatDelta, Field(title='ChatDelta')]
+    logprobs: Annotated[None, Field(None)] = None
     finish_reason: FinishReason | None = None
 
 
@@ -436,9 +553,6 @@ class Model(BaseModel):
     object: Literal['model']
     created: Annotated[int, Field(ge=0)]
     owned_by: str
-    """
-    The pool that serves it.
-    """
 
 
 class OpenAiErrorDetail(BaseModel):
@@ -455,10 +569,11 @@ class OpenAiErrorBody(BaseModel):
 
 class Liveness(BaseModel):
     status: Literal['ok']
+    version: str | None = None
 
 
 class Readiness(BaseModel):
-    status: Literal['starting', 'ready', 'stopping']
+    status: Literal['ready', 'draining']
 
 
 PoolState = TypeAliasType("PoolState", Literal['starting', 'ready', 'draining', 'failed'])
