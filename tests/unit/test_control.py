@@ -10,12 +10,24 @@ from typing import Any
 
 import httpx
 import pytest
+from orchqueue import wire_models
 from orchqueue.config import load
 from orchqueue.control.app import build
 from orchqueue.pools.status import PoolState, PoolStatus, ReplicaState, ReplicaStatus
 from orchqueue.store import JournalRecord, Store
+from pydantic import BaseModel
 
 SET_A, SET_B = "a" * 64, "b" * 64
+IDENTITY = {
+    "engine": "llamacpp",
+    "build": "b6700",
+    "model_digest": SET_A,
+    "quant": "F16",
+    "ctx": 512,
+    "sampler_profile_version": "v1",
+    "device_class": "cpu-avx2",
+    "flags": {"flash_attn": False},
+}
 VIEWER = {"x-orchqueue-tenant": "acme", "x-orchqueue-roles": "viewer", "x-correlation-id": "c-1"}
 ADMIN = {"x-orchqueue-tenant": "root", "x-orchqueue-roles": "admin"}
 READABLE = [
@@ -69,7 +81,7 @@ def replica(name: str, **changes: Any) -> ReplicaStatus:
         last_error=None,
         engine_version="b6700",
         model_digest=SET_A,
-        identity={"engine": "llamacpp"},
+        identity=IDENTITY,
         slots=1,
         ctx=512,
         reproducible=True,
@@ -147,6 +159,40 @@ async def test_without_the_front_doors_word_nobody_may_read(http: httpx.AsyncCli
     assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
     answer = await http.get(path, headers={"x-orchqueue-tenant": "acme", "x-orchqueue-roles": "guest"})
     assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+
+# -- the contract ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1/pools", wire_models.PoolList),
+        ("/v1/pools/tiny/health", wire_models.PoolHealth),
+        ("/v1/replicas", wire_models.ReplicaList),
+        ("/v1/replicasets", wire_models.ReplicaSetList),
+        ("/v1/capabilities", wire_models.Capabilities),
+        ("/v1/tasks", wire_models.TaskList),
+        ("/v1/nothing", wire_models.Error),
+        ("/v1/tasks?limit=x", wire_models.Error),
+    ],
+)
+async def test_answers_have_the_shape_of_the_contract(
+    http: httpx.AsyncClient,
+    daemon: RecordedDaemon,
+    pools: RecordedPools,
+    store: Store,
+    path: str,
+    model: type[BaseModel],
+) -> None:
+    unknown = replica("tiny-1", state=ReplicaState.STARTING, model_digest=None, identity=None, slots=None)
+    pools.pools = [pool(replica("tiny-0"), unknown)]
+    daemon.replicas = [counts("tiny-0", in_flight=1)]
+    fold_tasks(store, "acme", "0193a1f0-0000-7000-8000-000000000001")
+    answer = await http.get(path, headers=VIEWER)
+    # The generated models allow more than they name, so that clients survive additions; a server may not add.
+    parsed = model.model_validate(answer.json()).model_dump(mode="json", exclude_unset=True)
+    assert parsed == answer.json()
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -262,7 +308,7 @@ async def test_replicas_of_one_identity_are_one_set_and_only_ready_ones_count(
         2,
         0.0,
     )
-    assert (second["engine_version"], first["identity"]) == ("b7000", {"engine": "llamacpp"})
+    assert (second["engine_version"], first["identity"]) == ("b7000", IDENTITY)
 
 
 async def test_a_set_without_a_ready_replica_has_no_load(
