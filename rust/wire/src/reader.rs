@@ -234,7 +234,7 @@ impl Answer {
     }
 
     fn text(&mut self, channel: Channel, span: Span, event: &[u8], batch: &mut TokenBatch) {
-        if channel != self.holding {
+        if channel != self.holding || !span.is_text() {
             self.flush(batch);
         }
         let before = batch.text.len();
@@ -242,9 +242,7 @@ impl Answer {
             Kind::Plain => self.decoder.push(span.bytes(event), false, &mut batch.text),
             Kind::Escaped => self.decoder.push(span.bytes(event), true, &mut batch.text),
             Kind::Array | Kind::Object if channel == Channel::ToolCall => {
-                batch
-                    .text
-                    .push_str(&String::from_utf8_lossy(span.bytes(event)));
+                compact(span.bytes(event), &mut batch.text);
             }
             _ => return,
         }
@@ -391,6 +389,21 @@ impl Event<'_> {
             .all(self.found)
             .any(|span| span.is_present() && span.kind != Kind::False)
     }
+}
+
+/// Appends JSON without the white space between its parts, so that the digest does not depend on a writer's habits.
+fn compact(json: &[u8], out: &mut String) {
+    let (mut in_string, mut after_backslash) = (false, false);
+    let compacted: Vec<u8> = json
+        .iter()
+        .copied()
+        .filter(|byte| {
+            in_string ^= *byte == b'"' && !after_backslash;
+            after_backslash = in_string && *byte == b'\\' && !after_backslash;
+            in_string || !byte.is_ascii_whitespace()
+        })
+        .collect();
+    out.push_str(&String::from_utf8_lossy(&compacted));
 }
 
 /// The ids of all tokens, kept as long as none is known to be missing.
