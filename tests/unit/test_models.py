@@ -64,3 +64,16 @@ def test_missing_file_is_a_damaged_model(tmp_path: Path) -> None:
     model = dataclasses.replace(models.catalog()["orchqueue-tiny"], file="gone.gguf")
     with pytest.raises(models.DamagedModelError, match="reinstall"):
         models.verify(model, tmp_path / model.file)
+
+
+def test_published_figures_are_of_this_file_and_satisfy_the_acceptance() -> None:
+    model = models.catalog()["orchqueue-tiny"]
+    assert model.evaluation["gguf_sha256"] == model.sha256
+    assert model.evaluation["sampler_profile_version"] == "v1"
+    least = {0.0: 0.99, 0.7: 0.97}
+    main_series = [row for row in model.evaluation["haiku"] if row["codes"] == "mixed"]
+    measured = {(row["form"], row["temperature"]) for row in main_series}
+    assert {(form, t) for form in ("chat", "raw prompt") for t in least} <= measured
+    for row in main_series:
+        assert row["prompts"] >= 200
+        assert row["accepted"] >= least.get(row["temperature"], 0.9) * row["prompts"]

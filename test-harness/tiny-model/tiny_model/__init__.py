@@ -1,0 +1,1 @@
+"""Makes the tiny model: data, tokenizer, network, training, export and evaluation."""
