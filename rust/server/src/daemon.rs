@@ -1,0 +1,327 @@
+//! One `Daemon` owns everything; nothing is global, so two can live in one process.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use orchqueue_core::{Input, Time};
+use orchqueue_wire::errors::{Code, ErrorBody};
+use parking_lot::{Condvar, Mutex, RwLock};
+use serde_json::{Value, json};
+use tokio::runtime::{Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Submission;
+use crate::clock::Clock;
+use crate::config::{ConfigError, RuntimeConfig};
+use crate::dispatch::Dispatch;
+use crate::finish::recorded_request;
+use crate::journal::{Journal, JournalError, StoredRecord};
+use crate::keys::Keys;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::receipt::ReceiptKeys;
+use crate::registry::Registry;
+use crate::task::{Task, Tasks};
+use crate::transcript::Terminal;
+
+/// How long an ended task stays in memory; after that the journal answers for it.
+const LINGER_MS: u64 = 5_000;
+/// Most ended tasks in memory, however fast they end.
+const LINGER_MOST: usize = 8_192;
+/// Most events that wait for the control plane; the oldest is dropped (probes are asked for again).
+const EVENTS_MOST: usize = 4_096;
+
+pub struct Daemon {
+    pub config: RuntimeConfig,
+    pub clock: Clock,
+    pub classes: Vec<Arc<str>>,
+    pub(crate) dispatch: Dispatch,
+    pub tasks: Tasks,
+    pub registry: RwLock<Registry>,
+    pub journal: Journal,
+    pub metrics: Metrics,
+    pub keys: Keys,
+    pub(crate) receipt_keys: ReceiptKeys,
+    pub(crate) log: Log,
+    pub events: Events,
+    pub(crate) runtime: Handle,
+    /// Cancelled when the daemon is over: every connection and loop ends.
+    pub stopped: CancellationToken,
+    draining: AtomicBool,
+    lingering: Mutex<VecDeque<(Time, u64, Arc<Task>)>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Keys(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("can't listen on {address}: {cause}")]
+    Bind {
+        address: String,
+        cause: std::io::Error,
+    },
+    #[error("the runtime can't be started: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// What wants the control plane's attention.
+#[derive(Default)]
+pub struct Events {
+    queue: Mutex<VecDeque<Value>>,
+    bell: Condvar,
+}
+
+impl Events {
+    pub fn push(&self, event: Value) {
+        let mut queue = self.queue.lock();
+        if queue.len() >= EVENTS_MOST {
+            queue.pop_front();
+        }
+        queue.push_back(event);
+        self.bell.notify_one();
+    }
+
+    /// The next event, or nothing after `timeout`.
+    #[must_use]
+    pub fn next(&self, timeout: Duration) -> Option<Value> {
+        let mut queue = self.queue.lock();
+        if queue.is_empty() {
+            self.bell.wait_for(&mut queue, timeout);
+        }
+        queue.pop_front()
+    }
+}
+
+/// The daemon with its threads: what an embedding program holds.
+pub struct Owner {
+    pub daemon: Arc<Daemon>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Owner {
+    /// Opens the journal; nothing listens yet.
+    ///
+    /// # Errors
+    /// [`StartError`] when the document, the keys or the journal are not usable.
+    pub fn new(config_json: &str) -> Result<Self, StartError> {
+        let config = RuntimeConfig::parse(config_json)?;
+        let threads = match config.server.threads {
+            0 => std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(4),
+            n => n.min(64),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("orchqueue-front")
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let daemon = Arc::new(Daemon {
+            clock: Clock::start(),
+            classes: config
+                .classes
+                .iter()
+                .map(|c| c.name.as_str().into())
+                .collect(),
+            dispatch: Dispatch::new(config.core()),
+            tasks: Tasks::default(),
+            registry: RwLock::default(),
+            journal: Journal::open(Path::new(&config.journal.path), config.retention)?,
+            metrics: Metrics::default(),
+            keys: Keys::default(),
+            receipt_keys: ReceiptKeys::new(&config.receipt_keys).map_err(StartError::Keys)?,
+            log: Log::start(),
+            events: Events::default(),
+            runtime: runtime.handle().clone(),
+            stopped: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            lingering: Mutex::default(),
+            config,
+        });
+        Ok(Self {
+            daemon,
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// Takes up what an earlier life had accepted, then opens the front door; returns its address.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] when the address is taken, [`StartError::Journal`] when the journal can't be read.
+    pub fn start(&self) -> Result<String, StartError> {
+        let daemon = Arc::clone(&self.daemon);
+        daemon.runtime.clone().block_on(async move {
+            let listener = crate::http::front::bind(&daemon.config.server).await?;
+            let address = listener
+                .local_addr()
+                .map_or_else(|_| daemon.config.server.host.clone(), |a| a.to_string());
+            daemon.recover().await?;
+            tokio::spawn(Arc::clone(&daemon).keep_time());
+            tokio::spawn(Arc::clone(&daemon).sweep());
+            tokio::spawn(crate::http::front::serve(listener, daemon));
+            Ok(address)
+        })
+    }
+
+    /// Stops admitting, lets what runs finish until the deadline, hands back the rest (the journal keeps it open
+    /// for the next life), writes everything and closes. Safe to call twice.
+    pub fn shutdown(&self, deadline: Duration) {
+        let Some(runtime) = self.runtime.lock().take() else {
+            return;
+        };
+        let daemon = Arc::clone(&self.daemon);
+        runtime.block_on(async {
+            daemon.draining.store(true, Ordering::Relaxed);
+            daemon.drive(Input::StopAdmitting);
+            let until = tokio::time::Instant::now() + deadline;
+            while tokio::time::Instant::now() < until && !daemon.dispatch.scheduler.lock().is_idle()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            daemon.hand_back();
+            // Readers get their last event before the connections go.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            daemon.stopped.cancel();
+            let _ = daemon.journal.barrier().await;
+        });
+        daemon.journal.close();
+        daemon.events.push(json!({"event": "stopped"}));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl Daemon {
+    /// The daemon admits nothing any more.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Drops journal records that are folded and past retention; returns how many.
+    #[must_use]
+    pub fn trim_journal(&self, folded_seq: i64) -> usize {
+        self.journal
+            .trim(folded_seq, crate::clock::wall_ms(self.clock.now()))
+    }
+
+    pub(crate) fn log_error(&self, event: &str, cause: &dyn std::fmt::Display) {
+        self.log.line(json!({
+            "ts_ms": crate::clock::wall_ms(self.clock.now()),
+            "level": "error",
+            "event": event,
+            "cause": cause.to_string(),
+        }));
+    }
+
+    pub(crate) fn note_fault(
+        &self,
+        task: &Task,
+        replica: &crate::registry::Replica,
+        fault: &orchqueue_wire::reader::EngineFault,
+    ) {
+        self.log.line(json!({
+            "ts_ms": crate::clock::wall_ms(self.clock.now()),
+            "level": "warning",
+            "event": "attempt_failed",
+            "task_id": task.id(),
+            "tenant_id": &*task.key.tenant,
+            "engine": &*replica.pool.engine,
+            "pool_id": &*replica.pool.name,
+            "replica_id": &*replica.name,
+            "cause": fault.message,
+        }));
+    }
+
+    /// Keeps an ended task at hand for a while.
+    pub(crate) fn linger(&self, task: &Arc<Task>) {
+        let until = self.clock.now().plus_ms(LINGER_MS);
+        self.lingering
+            .lock()
+            .push_back((until, self.journal.sent(), Arc::clone(task)));
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = self.stopped.cancelled() => return,
+            }
+            let now = self.clock.now();
+            let settled = self.journal.settled();
+            let mut lingering = self.lingering.lock();
+            while let Some((until, sent, task)) = lingering.front() {
+                // Memory is given up only for what the journal has.
+                if *sent > settled || (*until > now && lingering.len() <= LINGER_MOST) {
+                    break;
+                }
+                self.tasks.remove(task);
+                lingering.pop_front();
+            }
+        }
+    }
+
+    async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
+        let open = self.journal.open_tasks()?;
+        if !open.is_empty() {
+            self.log
+                .line(json!({"level": "info", "event": "recovering", "open_tasks": open.len()}));
+        }
+        for StoredRecord { record, .. } in open {
+            let admission: Value = serde_json::from_str(&record.data).unwrap_or(Value::Null);
+            let Some((request, door)) = recorded_request(&admission) else {
+                self.log_error(
+                    "recovery",
+                    &format!(
+                        "the record of task {} can't be read",
+                        hex::encode(record.key.id)
+                    ),
+                );
+                continue;
+            };
+            let submission = Submission {
+                tenant: Arc::clone(&record.key.tenant),
+                request,
+                body: bytes::Bytes::new(),
+                door,
+                correlation_id: admission["correlation_id"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .into(),
+                received: Time(record.at_ms.saturating_mul(1000)),
+                recovered: Some(record.key.id),
+            };
+            if let Err(refused) = self.submit(submission).await {
+                self.end_unrecoverable(&record, &admission, *refused.body);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends, on the client's side only, what did not finish in time; the journal keeps it open.
+    fn hand_back(&self) {
+        let body = ErrorBody::new(
+            Code::PoolUnready,
+            "the daemon is shutting down; the task is kept and goes on after the restart",
+        )
+        .with_reason("shutting_down")
+        .with_hint("connect again with the same `task_id` once the daemon is back");
+        for task in self.tasks.all() {
+            task.transcript
+                .end(|_, _| Terminal::Error(Arc::new(body.clone())));
+        }
+    }
+}

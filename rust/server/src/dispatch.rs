@@ -1,0 +1,243 @@
+//! Drives the scheduler: one lock, inputs in, actions performed in their order.
+//!
+//! Actions are performed while the lock is held, so no two threads can perform them in another order than the
+//! scheduler decided; each is a spawn, a flag or a queue push. Only the making of terminal events (JSON,
+//! receipt) is put off until the lock is free: a task that has ended accepts no further input anyway.
+
+use std::sync::Arc;
+
+use orchqueue_core::{
+    Action, AttemptEnd, AttemptNo, EndReason, Forecast, Input, PoolNo, Refusal, ReplicaNo,
+    Scheduler, TaskNo, Time,
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::Daemon;
+use crate::journal::{Kind, Record};
+use crate::task::{AttemptRecord, Task};
+
+/// The scheduler and the bell that rings when its next wake-up has changed.
+pub struct Dispatch {
+    pub(crate) scheduler: Mutex<Scheduler>,
+    wakeup: Notify,
+}
+
+/// The answer to a submission.
+#[derive(Debug)]
+pub enum Answer {
+    Admitted(Forecast),
+    Refused {
+        refusal: Refusal,
+        retry_after_ms: Option<u64>,
+        forecast: Forecast,
+    },
+}
+
+/// What is left to do once the lock is free.
+#[derive(Default)]
+struct Deferred {
+    answer: Option<Answer>,
+    ended: Vec<(TaskNo, EndReason)>,
+}
+
+impl Dispatch {
+    #[must_use]
+    pub fn new(config: orchqueue_core::Config) -> Self {
+        Self {
+            scheduler: Mutex::new(Scheduler::new(config)),
+            wakeup: Notify::new(),
+        }
+    }
+}
+
+impl Daemon {
+    /// Feeds one input and performs what follows. Returns the answer if the input was a submission.
+    pub fn drive(self: &Arc<Self>, input: Input) -> Option<Answer> {
+        let mut deferred = Deferred::default();
+        {
+            let mut scheduler = self.dispatch.scheduler.lock();
+            let mut inputs = vec![input];
+            while let Some(input) = inputs.pop() {
+                let before = scheduler.next_wakeup();
+                for action in scheduler.handle(self.clock.now(), input) {
+                    self.perform(action, &mut deferred, &mut inputs);
+                }
+                if scheduler.next_wakeup() != before {
+                    self.dispatch.wakeup.notify_one();
+                }
+            }
+        }
+        for (no, reason) in deferred.ended {
+            if let Some(task) = self.tasks.by_no(no) {
+                self.finish(&task, reason);
+            }
+        }
+        deferred.answer
+    }
+
+    fn perform(self: &Arc<Self>, action: Action, deferred: &mut Deferred, inputs: &mut Vec<Input>) {
+        match action {
+            Action::Admitted {
+                task,
+                pool,
+                forecast,
+            } => {
+                self.admitted(task, pool, forecast);
+                deferred.answer = Some(Answer::Admitted(forecast));
+            }
+            Action::Rejected {
+                refusal,
+                retry_after_ms,
+                forecast,
+                ..
+            } => {
+                deferred.answer = Some(Answer::Refused {
+                    refusal,
+                    retry_after_ms,
+                    forecast,
+                });
+            }
+            Action::Start {
+                task,
+                attempt,
+                replica,
+            } => {
+                if !self.start(task, attempt, replica) {
+                    inputs.push(Input::AttemptEnded {
+                        task,
+                        attempt,
+                        end: AttemptEnd::Failed { resumable: true },
+                    });
+                }
+            }
+            Action::Stop { task, .. } => {
+                let stop = self
+                    .tasks
+                    .by_no(task)
+                    .and_then(|t| t.run.lock().stop.clone());
+                if let Some(stop) = stop {
+                    stop.cancel();
+                }
+            }
+            Action::ReportProgress { task, attempt } => inputs.extend(self.progress(task, attempt)),
+            Action::End { task, reason } => deferred.ended.push((task, reason)),
+            Action::Probe { replica } => self.ask_for_probe(replica),
+        }
+    }
+
+    fn admitted(&self, no: TaskNo, pool: PoolNo, forecast: Forecast) {
+        let Some(task) = self.tasks.by_no(no) else {
+            return;
+        };
+        let pool = self.registry.read().pools.get(&pool).cloned();
+        let mut run = task.run.lock();
+        if let Some(pool) = &pool {
+            self.metrics
+                .tasks_enqueued
+                .with(&[&pool.engine, &pool.name, &task.class_name])
+                .add(1);
+        }
+        run.pool = pool;
+        run.forecast = forecast;
+        if let Some(admission) = run.admission.take() {
+            let record = Record {
+                key: task.key.clone(),
+                kind: Kind::Admitted,
+                at_ms: crate::clock::wall_ms(task.received),
+                data: admission.data,
+            };
+            self.journal.append_with(record, admission.ack);
+        }
+    }
+
+    fn start(self: &Arc<Self>, no: TaskNo, attempt: AttemptNo, replica: ReplicaNo) -> bool {
+        let (Some(task), Some(replica)) = (
+            self.tasks.by_no(no),
+            self.registry.read().replicas.get(&replica).cloned(),
+        ) else {
+            return false;
+        };
+        let stop = CancellationToken::new();
+        let now = self.clock.now();
+        task.progress_us
+            .store(0, std::sync::atomic::Ordering::Relaxed);
+        {
+            let mut run = task.run.lock();
+            run.stop = Some(stop.clone());
+            run.pool = Some(Arc::clone(&replica.pool));
+            run.attempts.push(AttemptRecord {
+                attempt,
+                replica: Arc::clone(&replica),
+                started: now,
+                first_token: None,
+                ended: None,
+                outcome: "running",
+            });
+        }
+        self.journal.append(Record {
+            key: task.key.clone(),
+            kind: Kind::Started,
+            at_ms: crate::clock::wall_ms(now),
+            data: format!(
+                "{{\"attempt\":{},\"replica\":{}}}",
+                attempt.0,
+                serde_json::json!(&*replica.name)
+            ),
+        });
+        let daemon = Arc::clone(self);
+        self.runtime
+            .spawn(async move { crate::attempt::run(daemon, task, attempt, replica, stop).await });
+        true
+    }
+
+    fn progress(&self, no: TaskNo, attempt: AttemptNo) -> Option<Input> {
+        let task = self.tasks.by_no(no)?;
+        let at = Time(task.progress_us.load(std::sync::atomic::Ordering::Relaxed));
+        let tokens_out = task.tokens_out.load(std::sync::atomic::Ordering::Relaxed);
+        Some(Input::Progress {
+            task: no,
+            attempt,
+            at,
+            tokens_out,
+        })
+    }
+
+    fn ask_for_probe(&self, replica: ReplicaNo) {
+        let name = self
+            .registry
+            .read()
+            .replicas
+            .get(&replica)
+            .map(|r| Arc::clone(&r.name));
+        if let Some(name) = name {
+            self.events
+                .push(serde_json::json!({"event": "probe", "replica": &*name}));
+        }
+    }
+
+    /// Ticks the scheduler whenever it asked to be woken; ends with the daemon.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let next = self.dispatch.scheduler.lock().next_wakeup();
+            let bell = self.dispatch.wakeup.notified();
+            match next {
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(self.clock.instant(at)) => { self.drive(Input::Tick); }
+                    () = bell => {}
+                    () = self.stopped.cancelled() => return,
+                },
+                None => tokio::select! {
+                    () = bell => {}
+                    () = self.stopped.cancelled() => return,
+                },
+            }
+        }
+    }
+
+    /// Cancels a task; when this returns no further token reaches any reader.
+    pub fn cancel(self: &Arc<Self>, task: &Arc<Task>) {
+        self.drive(Input::Cancel(task.no));
+    }
+}

@@ -1,0 +1,445 @@
+//! The end of a task: terminal event, receipt, record, counters, log line. And the way back from the record.
+
+use std::sync::Arc;
+
+use orchqueue_core::{EndReason, Refusal, TimeoutKind};
+use orchqueue_wire::errors::{Code, ErrorBody};
+use orchqueue_wire::reader::{EngineEnd, EngineFault, FaultClass};
+use orchqueue_wire::request::{Level, ReceiptForm, format_uuid, parse_task};
+use orchqueue_wire::vocabulary::{Channel, FinishReason};
+use serde_json::{Value, json};
+
+use crate::admission::refusal_body;
+use crate::clock::wall_ms;
+use crate::daemon::Daemon;
+use crate::journal::{Kind, Record};
+use crate::receipt::{Proof, unsigned};
+use crate::task::{AttemptRecord, Door, NewTask, Run, Task};
+use crate::transcript::Terminal;
+
+impl Daemon {
+    /// Writes the one terminal event of a task and everything that follows from it.
+    pub(crate) fn finish(self: &Arc<Self>, task: &Arc<Task>, reason: EndReason) {
+        let now = self.clock.now();
+        let (result, fault) = {
+            let mut run = task.run.lock();
+            run.ended = Some(now);
+            run.canceled = reason == EndReason::Canceled;
+            run.stop = None;
+            if reason == EndReason::Canceled {
+                if let Some(last) = run.attempts.last_mut().filter(|a| a.ended.is_none()) {
+                    last.outcome = "canceled";
+                    last.ended = Some(now);
+                }
+            }
+            (run.result.take(), run.fault.clone())
+        };
+        let ended = task
+            .transcript
+            .end(|length, digest| match (reason, &result) {
+                (EndReason::Finished, Some(end)) => {
+                    Terminal::End(Arc::new(self.end_data(task, end, length, &digest)))
+                }
+                _ => Terminal::Error(Arc::new(self.error_data(task, reason, fault.as_ref()))),
+            });
+        if ended {
+            self.record_end(task);
+            self.count_end(task, reason, result.as_ref());
+            self.log_end(task, reason, result.as_ref());
+            self.linger(task);
+        }
+    }
+
+    fn end_data(&self, task: &Task, end: &EngineEnd, length: u64, digest: &[u8; 32]) -> Value {
+        let run = task.run.lock();
+        let ended_ms = wall_ms(run.ended.unwrap_or_default());
+        let receipt = unsigned(
+            task,
+            &run,
+            &Proof {
+                end,
+                length,
+                digest: *digest,
+                ended_ms,
+            },
+        );
+        let receipt = match task.request.receipt {
+            ReceiptForm::Signed => self.sign(&receipt).unwrap_or(receipt),
+            ReceiptForm::Unsigned => receipt,
+        };
+        json!({
+            "tokens_out": end.usage.tokens_out,
+            "decode_ms": decode_ms(&run),
+            "finish_reason": end.finish_reason.as_str(),
+            "usage": usage(end),
+            "receipt": receipt,
+        })
+    }
+
+    fn error_data(&self, task: &Task, reason: EndReason, fault: Option<&EngineFault>) -> ErrorBody {
+        let mut body = error_body(reason, fault, self.draining());
+        body.engine = task.run.lock().pool.as_ref().map(|p| p.engine.to_string());
+        body.correlation_id = Some(task.correlation_id.to_string());
+        body
+    }
+
+    fn record_end(&self, task: &Task) {
+        let doc = document(task);
+        let data = doc.to_string();
+        self.journal.append(Record {
+            key: task.key.clone(),
+            kind: Kind::Ended,
+            at_ms: wall_ms(self.clock.now()),
+            data,
+        });
+    }
+
+    fn count_end(&self, task: &Task, reason: EndReason, result: Option<&EngineEnd>) {
+        let run = task.run.lock();
+        let (engine, pool) = run
+            .pool
+            .as_ref()
+            .map_or(("any", "none"), |p| (&*p.engine, &*p.name));
+        if reason == EndReason::Canceled {
+            self.metrics
+                .tasks_canceled
+                .with(&[engine, pool, &task.class_name, "client"])
+                .add(1);
+        }
+        if let EndReason::Refused(refusal) = reason {
+            let body = refusal_body(refusal, None);
+            self.metrics
+                .tasks_rejected
+                .with(&[body.code.as_str(), engine])
+                .add(1);
+            if let Some(policy) = body.policy_label.as_deref() {
+                self.metrics.backpressure.with(&[engine, policy]).add(1);
+            }
+        }
+        let Some(last) = run.attempts.last() else {
+            return;
+        };
+        let tokens_out = match result {
+            Some(end) => {
+                last.replica.tokens_in.add(u64::from(end.usage.tokens_in));
+                end.usage.tokens_out
+            }
+            None => task.tokens_out.load(std::sync::atomic::Ordering::Relaxed),
+        };
+        last.replica.tokens_out.add(u64::from(tokens_out));
+        let labels = [
+            engine,
+            &*last.replica.engine_version,
+            pool,
+            &*task.class_name,
+        ];
+        if let (Some(first), Some(ended)) = (last.first_token, last.ended) {
+            self.metrics
+                .latency_first_token
+                .with(&labels)
+                .observe_us(first.0.saturating_sub(task.received.0));
+            self.metrics
+                .latency_decode
+                .with(&labels)
+                .observe_us(ended.0.saturating_sub(first.0));
+        }
+    }
+
+    fn log_end(&self, task: &Task, reason: EndReason, result: Option<&EngineEnd>) {
+        if !self.config.log_tasks {
+            return;
+        }
+        let terminal = task.transcript.terminal();
+        let run = task.run.lock();
+        let last = run.attempts.last();
+        let started = last.map_or(self.clock.now(), |a| a.started);
+        let mut line = json!({
+            "ts_ms": wall_ms(self.clock.now()),
+            "level": "info",
+            "event": "task_ended",
+            "task_id": task.id(),
+            "session_id": task.request.session_id.map(|id| format_uuid(&id)),
+            "tenant_id": &*task.key.tenant,
+            "engine": run.pool.as_ref().map(|p| &*p.engine),
+            "pool_id": run.pool.as_ref().map(|p| &*p.name),
+            "replica_id": last.map(|a| &*a.replica.name),
+            "model_id": run.pool.as_ref().and_then(|p| p.models.first()),
+            "quant": last.and_then(|a| a.replica.identity_fields.get("quant")),
+            "ctx": run.pool.as_ref().map(|p| p.ctx),
+            "engine_version": last.map(|a| &*a.replica.engine_version),
+            "sampler_profile_version": "v1",
+            "seed": task.seed,
+            "kv_warmth": "cold",
+            "queue_time_ms": started.ms_since(task.received),
+            "decode_time_ms": decode_ms(&run),
+            "tokens_in": result.map(|e| e.usage.tokens_in),
+            "tokens_out": task.tokens_out.load(std::sync::atomic::Ordering::Relaxed),
+            "outcome": outcome(reason),
+            "correlation_id": &*task.correlation_id,
+        });
+        if let (Some(fields), Some(Terminal::Error(error))) = (line.as_object_mut(), terminal) {
+            fields.insert(
+                "error".into(),
+                json!({"code": error.code.as_str(), "message": error.message}),
+            );
+        }
+        drop(run);
+        self.log.line(line);
+    }
+
+    /// A task that ended before this life of the daemon (or long ago), back in memory for a while.
+    pub(crate) fn revive(self: &Arc<Self>, admitted: &Record, ended: &Record) -> Option<Arc<Task>> {
+        let admission: Value = serde_json::from_str(&admitted.data).ok()?;
+        let doc: Value = serde_json::from_str(&ended.data).ok()?;
+        let task = self.revive_open(admitted, &admission)?;
+        let mut batch = orchqueue_wire::reader::TokenBatch::default();
+        for segment in doc["segments"].as_array()? {
+            let channel = match segment[0].as_u64()? {
+                0 => Channel::Text,
+                1 => Channel::Reasoning,
+                _ => Channel::ToolCall,
+            };
+            batch.text.push_str(segment[1].as_str()?);
+            let end = u32::try_from(batch.text.len()).ok()?;
+            batch
+                .cuts
+                .push(orchqueue_wire::reader::Cut { end, channel });
+        }
+        task.transcript.append(&batch);
+        let terminal = match doc.get("end").filter(|e| e.is_object()) {
+            Some(end) => Terminal::End(Arc::new(end.clone())),
+            None => Terminal::Error(Arc::new(stored_error(&doc["error"])?)),
+        };
+        task.transcript.end(|_, _| terminal);
+        task.run.lock().stored = Some(doc);
+        match self.tasks.insert(&task) {
+            Ok(()) => {
+                self.linger(&task);
+                Some(task)
+            }
+            Err(other) => Some(other),
+        }
+    }
+
+    /// A task of an earlier life that can't be run again: its error is its end.
+    pub(crate) fn end_unrecoverable(
+        self: &Arc<Self>,
+        admitted: &Record,
+        admission: &Value,
+        error: ErrorBody,
+    ) {
+        let Some(task) = self.revive_open(admitted, admission) else {
+            return;
+        };
+        task.run.lock().ended = Some(self.clock.now());
+        task.transcript.end(|_, _| Terminal::Error(Arc::new(error)));
+        if self.tasks.insert(&task).is_ok() {
+            self.record_end(&task);
+            self.linger(&task);
+        }
+    }
+
+    fn revive_open(&self, admitted: &Record, admission: &Value) -> Option<Arc<Task>> {
+        let (request, door) = recorded_request(admission)?;
+        let tenant = self.registry.write().tenant_no(&admitted.key.tenant);
+        let class_name: Arc<str> = admission["priority"]
+            .as_str()
+            .unwrap_or("interactive")
+            .into();
+        Some(Arc::new(Task::new(NewTask {
+            no: self.tasks.next_no(),
+            key: admitted.key.clone(),
+            tenant,
+            level: request.determinism.unwrap_or(Level::BestEffort),
+            request,
+            class: orchqueue_core::ClassNo(0),
+            class_name,
+            door,
+            correlation_id: admission["correlation_id"]
+                .as_str()
+                .unwrap_or_default()
+                .into(),
+            received: orchqueue_core::Time(admitted.at_ms.saturating_mul(1000)),
+        })))
+    }
+}
+
+/// The request of an admission record, read by the door it came through.
+#[must_use]
+pub fn recorded_request(admission: &Value) -> Option<(orchqueue_wire::request::TaskRequest, Door)> {
+    let body = admission["body"].to_string();
+    match admission["door"].as_str()? {
+        "openai_chat" => orchqueue_wire::openai::parse_chat(body.as_bytes())
+            .ok()
+            .map(|(r, _)| (r, Door::OpenAi)),
+        "openai_completion" => orchqueue_wire::openai::parse_completion(body.as_bytes())
+            .ok()
+            .map(|(r, _)| (r, Door::OpenAi)),
+        "one_trip" => parse_task(body.as_bytes()).ok().map(|r| (r, Door::OneTrip)),
+        _ => parse_task(body.as_bytes()).ok().map(|r| (r, Door::Queued)),
+    }
+}
+
+fn stored_error(value: &Value) -> Option<ErrorBody> {
+    let code = Code::from_name(value["code"].as_str()?)?;
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let mut body =
+        ErrorBody::new(code, text("message")?).with_retriable(value["retriable"].as_bool()?);
+    body.engine = text("engine");
+    body.retry_after_ms = value["retry_after_ms"].as_u64();
+    body.policy_label = text("policy_label").map(Into::into);
+    body.reason = text("reason").map(Into::into);
+    body.hint = text("hint");
+    body.correlation_id = text("correlation_id");
+    Some(body)
+}
+
+/// What the journal and the store keep of an ended task.
+fn document(task: &Task) -> Value {
+    let (state, end, error) = match task.transcript.terminal() {
+        Some(Terminal::End(end)) => ("finished", (*end).clone(), Value::Null),
+        Some(Terminal::Error(e)) if e.code == Code::Canceled => {
+            ("canceled", Value::Null, json!(*e))
+        }
+        Some(Terminal::Error(e)) => ("failed", Value::Null, json!(*e)),
+        None => ("started", Value::Null, Value::Null),
+    };
+    let segments: Vec<Value> = task
+        .transcript
+        .segments()
+        .into_iter()
+        .map(|(channel, text)| json!([channel.number(), text]))
+        .collect();
+    // Locked after the transcript, never around it: the terminal is made the other way round.
+    let run = task.run.lock();
+    json!({
+        "task_id": task.id(),
+        "state": state,
+        "priority": &*task.class_name,
+        "pool_id": run.pool.as_ref().map(|p| &*p.name),
+        "model": run.pool.as_ref().and_then(|p| p.models.first()),
+        "created_ms": wall_ms(task.received),
+        "ended_ms": run.ended.map(wall_ms),
+        "attempts": attempts(&run.attempts),
+        "segments": segments,
+        "end": end,
+        "error": error,
+    })
+}
+
+/// The attempts, as clients and records see them.
+#[must_use]
+pub fn attempts(records: &[AttemptRecord]) -> Vec<Value> {
+    records
+        .iter()
+        .map(|a| {
+            json!({
+                "attempt": a.attempt.0,
+                "replica_id": &*a.replica.name,
+                "outcome": a.outcome,
+                "started_ms": wall_ms(a.started),
+                "ended_ms": a.ended.map(wall_ms),
+            })
+        })
+        .collect()
+}
+
+/// `{tokens_in, tokens_out, tokens_cached?}`.
+#[must_use]
+pub fn usage(end: &EngineEnd) -> Value {
+    serde_json::to_value(end.usage).unwrap_or(Value::Null)
+}
+
+/// From the first token to the end of the last attempt.
+#[must_use]
+pub fn decode_ms(run: &Run) -> u64 {
+    let span = run
+        .attempts
+        .last()
+        .and_then(|a| Some(a.ended?.ms_since(a.first_token?)));
+    span.unwrap_or(0)
+}
+
+fn outcome(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Finished => "finished",
+        EndReason::Canceled => "canceled",
+        _ => "failed",
+    }
+}
+
+/// The envelope of a task that ended without a result.
+fn error_body(reason: EndReason, fault: Option<&EngineFault>, draining: bool) -> ErrorBody {
+    let said = fault.map_or("the replica stopped answering", |f| f.message.as_str());
+    match reason {
+        EndReason::Finished => ErrorBody::new(Code::Internal, "the result of the task is missing"),
+        EndReason::Canceled if draining => {
+            ErrorBody::new(Code::Canceled, "canceled: the daemon is shutting down")
+        }
+        EndReason::Canceled => ErrorBody::new(Code::Canceled, "canceled"),
+        EndReason::TimedOut(kind) => timeout_body(kind),
+        EndReason::EngineRefused => engine_refused(fault, said),
+        EndReason::WorkerReset => ErrorBody::new(
+            Code::WorkerReset,
+            format!("the replica failed under the task: {said}"),
+        )
+        .with_hint("send the task again with the same `task_id`"),
+        EndReason::ReplicaExhausted => ErrorBody::new(
+            Code::ReplicaExhausted,
+            format!("no replica could serve the task: {said}"),
+        )
+        .with_hint("see `orchqueue replicas` for their last errors; then send it again"),
+        EndReason::Refused(Refusal::DeadlineUnmet) => refusal_body(Refusal::DeadlineUnmet, None),
+        EndReason::Refused(refusal) => refusal_body(refusal, None),
+    }
+}
+
+fn timeout_body(kind: TimeoutKind) -> ErrorBody {
+    let (what, limit) = match kind {
+        TimeoutKind::FirstToken => ("no first token in time", "first_token"),
+        TimeoutKind::Idle => ("the stream stood still", "idle"),
+        TimeoutKind::Wall => ("the attempt took too long", "wall"),
+    };
+    ErrorBody::new(Code::DecodeTimeout, what)
+        .with_reason(limit)
+        .with_hint(format!("see `pools[].timeouts.{limit}_ms`"))
+}
+
+fn engine_refused(fault: Option<&EngineFault>, said: &str) -> ErrorBody {
+    match fault.map(|f| f.class) {
+        Some(FaultClass::ContextOverflow) => ErrorBody::new(
+            Code::InvalidParams,
+            format!("the prompt does not fit into the model's context: {said}"),
+        )
+        .with_reason(orchqueue_wire::errors::reason::CONTEXT_OVERFLOW)
+        .with_hint("send a shorter prompt, or a smaller `max_tokens`"),
+        Some(FaultClass::Unauthenticated) => {
+            ErrorBody::new(Code::PoolUnavailable, "the replica refuses our key")
+                .with_reason("replica_key_refused")
+                .with_retriable(false)
+                .with_hint("check `replicas[].api_key` of the pool")
+        }
+        Some(FaultClass::NotFound) => ErrorBody::new(
+            Code::PoolUnavailable,
+            format!("the replica does not know what was asked of it: {said}"),
+        )
+        .with_reason("engine_mismatch")
+        .with_retriable(false)
+        .with_hint("check `pools[].engine`: is it the engine that runs at this address?"),
+        _ => ErrorBody::new(
+            Code::InvalidParams,
+            format!("the engine refused the task: {said}"),
+        )
+        .with_reason("engine_refused"),
+    }
+}
+
+/// `stop`, `length` or `tool_calls` of a recorded end.
+#[must_use]
+pub fn finish_reason(end: &Value) -> FinishReason {
+    match end["finish_reason"].as_str() {
+        Some("length") => FinishReason::Length,
+        Some("tool_calls") => FinishReason::ToolCalls,
+        _ => FinishReason::Stop,
+    }
+}
