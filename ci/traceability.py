@@ -21,6 +21,7 @@ TABLE = "requirements.yaml"
 CODE_ROOTS = ("rust", "python", "ci", "test-harness")
 CODE_SUFFIXES = {".rs", ".py", ".sql", ".toml"}
 SKIPPED = {"target", "node_modules", "__pycache__"}
+TEST_FOLDERS = {"tests", "test-harness"}
 TEST_SUFFIXES = {".py", ".feature", ".rs"}
 
 
@@ -127,7 +128,8 @@ def _scan(path: Path, traces: dict[str, Trace]) -> None:
     place = str(path.relative_to(ROOT))
     if place.startswith("ci/") and path.stem in {"traceability", "requirements"}:
         return  # they speak about ids, they implement none
-    in_tests = "tests" in path.relative_to(ROOT).parts[:-1]
+    folders = path.relative_to(ROOT).parts[:-1]
+    in_tests = path.stem == "tests" or not TEST_FOLDERS.isdisjoint(folders)
     for line in path.read_text().splitlines():
         in_tests = in_tests or "#[cfg(test)]" in line
         for orch_id in ID.findall(line):

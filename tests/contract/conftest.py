@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from orchqueue.testing import LiveDaemon
 ROOT = Path(__file__).resolve().parents[2]
 # The tools of ci/ are scripts, not a package: they are imported the way they import each other.
 sys.path.insert(0, str(ROOT / "ci"))
+# Pact reports its use to its makers unless told not to.
+os.environ["PACT_DO_NOT_TRACK"] = "true"
 
 #: A class whose queue a test can fill, beside the two that a daemon has anyway.
 TIGHT = "tight"
