@@ -1,6 +1,8 @@
 """Writes a checkpoint as GGUF for llama.cpp.
 
-python -m tiny_model.export_gguf --checkpoint $OUT/run/checkpoint.pt --out $OUT --quant f16
+    python -m tiny_model.export_gguf --checkpoint $OUT/run/checkpoint.pt --out $OUT --quant f16
+
+The matrices take the quantisation; the norms stay as they are.
 """
 
 from __future__ import annotations

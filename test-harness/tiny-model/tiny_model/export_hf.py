@@ -1,6 +1,8 @@
 """Writes a checkpoint as a Hugging Face folder (safetensors, tokenizer, chat template) for vLLM and others.
 
-python -m tiny_model.export_hf --checkpoint $OUT/run/checkpoint.pt --out $OUT/hf
+    python -m tiny_model.export_hf --checkpoint $OUT/run/checkpoint.pt --out $OUT/hf
+
+The rows stay in the order of the training, which is the one that this format expects.
 """
 
 from __future__ import annotations

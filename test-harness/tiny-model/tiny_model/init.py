@@ -72,7 +72,7 @@ class _Start:
 
     def _previous_token_head(self, head: int) -> None:
         """Attends `head + 1` positions back and notes the token found there."""
-        attention = self._model.layers[0].self_attn
+        attention = self._model.attention(0)
         rows = self._rows(head)
         speeds = self._config.rotation_speeds()
         fast = (speeds > FAST).float()
@@ -89,7 +89,7 @@ class _Start:
 
     def _induction_head(self, head: int) -> None:
         """Attends to the token after an earlier place that had the same two tokens, and writes it out."""
-        attention = self._model.layers[1].self_attn
+        attention = self._model.attention(1)
         rows = self._rows(head)
         slow = (self._config.rotation_speeds() < SLOW).nonzero().flatten()
         used = torch.cat([slow, slow + self._config.head_width // 2])

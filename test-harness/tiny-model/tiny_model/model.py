@@ -125,6 +125,12 @@ class TinyLlama(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
+    def attention(self, layer: int) -> Attention:
+        part = self.layers[layer].self_attn
+        if not isinstance(part, Attention):
+            raise TypeError(f"layer {layer} has no attention: {type(part).__name__}")
+        return part
+
     def logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.embed_tokens.weight).float()
 

@@ -188,15 +188,21 @@ class Trainer:
 
     @torch.no_grad()
     def copied_exactly(self, count: int = 48) -> float:
-        """The share of held-out haiku whose copied parts the model predicts without one wrong byte."""
+        """The share of held-out haiku whose copied parts the model predicts without one wrong byte.
+
+        Where a copy begins is the poem's own choice, so the first byte of each does not count.
+        """
         corpus = Corpus(HELD_OUT_SEED)
         forms = Examples(self.tokenizer, HELD_OUT_SEED)
         held_out = [forms.form(corpus.sample("gate"), kind=0.0) for _ in range(count)]
         batch = collate(held_out)
         hidden = self.model(batch.tokens).reshape(-1, self.model.config.width)[batch.targets.positions]
         right = self.model.logits(hidden).argmax(-1) == batch.targets.tokens
-        counts = (batch.targets.weights <= 1.0) | right
-        return sum(bool(part.all()) for part in counts.split([len(e.weights) for e in held_out])) / count
+        copied = batch.targets.weights > 1.0
+        begun = torch.cat([torch.zeros(1, dtype=torch.bool), copied[:-1]])
+        passed = right | ~(copied & begun)
+        parts = torch.split(passed, [len(example.weights) for example in held_out])
+        return sum(bool(part.all()) for part in parts) / count
 
     def save(self) -> None:
         state = {
