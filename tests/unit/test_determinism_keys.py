@@ -58,6 +58,12 @@ def test_what_the_daemon_gets_signs_what_the_export_verifies(opened: Callable[..
     assert [key["active"] for key in keys.runtime()] == [True, False]
 
 
+def test_the_daemons_generator_makes_keys_that_another_implementation_knows(tmp_path: Path) -> None:
+    key = ReceiptKeys.open(tmp_path / "tasks.keys").active()
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(key.secret_hex))
+    assert private.public_key().public_bytes_raw().hex() == key.public_hex
+
+
 def test_the_export_and_the_representation_hold_no_secret(opened: Callable[..., ReceiptKeys]) -> None:
     keys = opened()
     secret = keys.active().secret_hex

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchqueue import _core
 from orchqueue.keys import KeyParamsError, KeyRing, KeyWatch, hash_secret, keys_command, pepper_hex
 from orchqueue.store import LastKey, Store, UnknownKey
 
@@ -60,6 +61,11 @@ def test_the_hash_is_that_of_a_known_vector() -> None:
     # RFC 4231, test case 2.
     digest = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert hash_secret(b"Jefe".hex(), "what do ya want for nothing?") == digest
+
+
+def test_the_daemon_computes_the_same_hash() -> None:
+    for secret in ("s3cret", "a_b-c" * 9):
+        assert _core.hash_api_key("00ff" * 16, secret) == hash_secret("00ff" * 16, secret)
 
 
 def test_a_revoked_key_stays_in_the_list_and_leaves_the_command(ring: KeyRing, store: Store) -> None:
