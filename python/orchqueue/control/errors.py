@@ -31,9 +31,6 @@ STATUS = {
 
 _RETRIABLE = {"INTERNAL"}
 
-# Other methods of paths of this app, which the front door answers itself.
-_METHODS_OF_THE_FRONT_DOOR = {"/v1/tasks": "POST"}
-
 
 class ApiError(Exception):
     """An answer that is an error; `message` and `hint` are for the client."""
@@ -99,8 +96,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
             reason="method_not_allowed",
         )
         refusal.status = 405
-        allowed = [(error.headers or {}).get("Allow", ""), _METHODS_OF_THE_FRONT_DOOR.get(path, "")]
-        return _response(refusal, correlation_id, {"Allow": ", ".join(filter(None, allowed))})
+        return _response(refusal, correlation_id, {"Allow": (error.headers or {}).get("Allow", "")})
     missing = ApiError(
         "NOT_FOUND", f"there is nothing at `{path}`", hint="the paths are in the OpenAPI documents"
     )
