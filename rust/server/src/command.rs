@@ -7,7 +7,6 @@ use orchqueue_wire::adapter::Adapter;
 use orchqueue_wire::request::Level;
 use orchqueue_wire::vocabulary::Workload;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::daemon::Daemon;
@@ -110,7 +109,7 @@ struct PoolDoc {
     state: StateDoc,
     #[serde(default)]
     longest_token_bytes: Option<u32>,
-    adapter: Box<RawValue>,
+    adapter: Value,
 }
 
 #[derive(Deserialize)]
@@ -182,7 +181,7 @@ impl Daemon {
 
     fn set_pool(self: &Arc<Self>, doc: PoolDoc) -> Result<(), CommandError> {
         let adapter =
-            Adapter::parse(doc.adapter.get()).map_err(|e| refused(format!("`adapter`: {e}")))?;
+            Adapter::parse(&doc.adapter.to_string()).map_err(|e| refused(format!("`adapter`: {e}")))?;
         let missing = doc.workloads.iter().find(|w| adapter.route(**w).is_none());
         if let Some(workload) = missing {
             return Err(refused(format!(
