@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, stored as HMAC-SHA256 under a pepper that lies outside the database.
+"""API keys (ORCH-4040): shown once, stored as HMAC-SHA256 under a pepper that lies outside the database.
 
 A key reads `oq_<key_id>_<secret>`. The daemon verifies keys in Rust on every request; this module makes and
 revokes them and tells the daemon what there is (`keys_command`, `KeyWatch`). The command line uses the same

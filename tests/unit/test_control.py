@@ -1,4 +1,7 @@
-"""The control app from outside: real Starlette, real store, a recorded daemon."""
+"""The control app from outside: real Starlette, real store, a recorded daemon.
+
+ORCH-2006, ORCH-4010, ORCH-4032, ORCH-4033, ORCH-4034, ORCH-4035, ORCH-4036.
+"""
 
 from __future__ import annotations
 

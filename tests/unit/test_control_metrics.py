@@ -1,4 +1,4 @@
-"""`/metrics`: the contract's families in the text format, with the daemon's values."""
+"""`/metrics`: the contract's families in the text format, with the daemon's values (ORCH-4031)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipt keys: made at the first start, rotated, old ones kept."""
+"""Receipt keys: made at the first start, rotated, old ones kept (ORCH-4017)."""
 
 from __future__ import annotations
 

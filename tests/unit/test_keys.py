@@ -1,4 +1,4 @@
-"""API keys: shown once, stored as HMAC, revoked, and noticed by a running daemon."""
+"""API keys: shown once, stored as HMAC, revoked, and noticed by a running daemon (ORCH-4040)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: history, retention, pages. One suite for every database.
+"""The store: history, retention, pages. One suite for every database (ORCH-4051).
 
 `ORCHQUEUE_TEST_POSTGRESQL=postgresql://…` adds PostgreSQL; whatever is in that database is erased.
 """

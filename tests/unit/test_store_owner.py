@@ -1,4 +1,4 @@
-"""One owner per store: the lease, the fence, and who is told what."""
+"""One owner per store: the lease, the fence, and who is told what (ORCH-4052)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /v1/capabilities`: what this daemon can do, from its configuration."""
+"""`GET /v1/capabilities`: what this daemon can do, from its configuration (ORCH-4035)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of the control plane: the envelope of the contract, and nothing else, leaves this app.
+"""Errors of the control plane: the envelope of the contract, and nothing else, leaves this app (ORCH-2006).
 
 What a client may know is an `ApiError`. Everything else is a fault of the daemon: it is logged with its cause
 under the correlation id, and the client gets `INTERNAL` with that id.
@@ -47,7 +47,7 @@ class ApiError(Exception):
 
 
 class Border:
-    """Outermost layer: gives every answer its correlation id and lets no exception out."""
+    """Outermost layer: gives every answer its correlation id (ORCH-4010) and lets no exception out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""`GET /metrics`: the daemon's own counters in the text format of Prometheus.
+"""`GET /metrics`: the daemon's own counters in the text format of Prometheus (ORCH-4031).
 
 Rust counts and this module only writes down. Every family of the contract (contracts/metrics.yaml; a test
 holds `FAMILIES` equal to it) is there from the start, with or without a series.

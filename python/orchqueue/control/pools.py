@@ -1,4 +1,7 @@
-"""`GET /v1/pools`, `GET /v1/pools/{pool_id}/health` and `GET /v1/replicas`: what is there and how it is."""
+"""`GET /v1/pools`, `GET /v1/pools/{pool_id}/health` and `GET /v1/replicas`: what is there and how it is.
+
+ORCH-4033, ORCH-4034.
+"""
 
 from __future__ import annotations
 

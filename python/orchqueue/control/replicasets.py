@@ -1,4 +1,4 @@
-"""`GET /v1/replicasets`: replicas grouped by identity.
+"""`GET /v1/replicasets`: replicas grouped by identity (ORCH-4032).
 
 Within one set the same request gives the same bytes, if the set is reproducible.
 """

@@ -1,4 +1,4 @@
-"""`GET /v1/tasks`: the tenant's tasks as the store has them, newest first.
+"""`GET /v1/tasks`: the tenant's tasks as the store has them, newest first (ORCH-4036).
 
 A running task shows up here within a second or so; `GET /v1/tasks/{id}` is answered by the front door and is
 never late.

@@ -1,4 +1,4 @@
-"""The keys that sign receipts. The newest signs; older ones stay, so that what they signed can be verified.
+"""The keys that sign receipts (ORCH-4017). The newest signs; older ones stay, to verify what they signed.
 
 One file per key in the store's private directory. A key is never changed: which one is active follows from
 when they were made. The daemon reads them at its start.

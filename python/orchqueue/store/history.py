@@ -1,4 +1,4 @@
-"""How one journal record changes one task of the history. Pure: no clock, no SQL.
+"""How one journal record changes one task of the history. Pure: no clock, no SQL (ORCH-4051).
 
 absent, any state --admitted--> queued       an id may be admitted again after a retriable end
 queued, started --started--> started

@@ -1,4 +1,4 @@
-"""The right to be the one daemon of a store.
+"""The right to be the one daemon of a store (ORCH-4052).
 
 Two layers. The *lease* is a lock that the operating system takes back when its holder dies, so it needs no
 renewal and no timeout. The *fence* is a number in the store that grows with every owner; each owner's write
