@@ -56,7 +56,7 @@ impl Daemon {
     fn journal_read(&self, py: Python<'_>, after_seq: i64, limit: usize) -> PyResult<Vec<Row>> {
         let rows = py.detach(|| self.0.daemon.journal.read(after_seq, limit));
         let rows = rows.map_err(|e| PyOSError::new_err(e.to_string()))?;
-        let id = |id| orchqueue_wire::request::format_uuid(id);
+        let id = orchqueue_wire::request::format_uuid;
         Ok(rows
             .into_iter()
             .map(|r| {
