@@ -121,6 +121,23 @@ def test_an_id_admitted_again_after_a_retriable_end_starts_over(store: Store) ->
     assert (again.state, again.error, again.ended_ms, again.admitted_seq) == (TaskState.QUEUED, None, None, 3)
 
 
+@pytest.mark.parametrize(
+    ("door", "body", "workload"),
+    [
+        ("queued", {"workload": "rerank"}, "rerank"),
+        ("queued", {}, "completion"),
+        ("openai_chat", {"messages": []}, "chat"),
+        ("openai_completion", {"model": "m"}, "completion"),
+    ],
+)
+def test_a_body_that_names_no_workload_has_that_of_its_door(
+    store: Store, door: str, body: dict[str, Any], workload: str
+) -> None:
+    store.fold([record(1, "admitted", door=door, body=body)])
+    row = store.task("default", "t1")
+    assert row is not None and row.workload == workload
+
+
 def test_the_first_end_of_a_task_counts(store: Store) -> None:
     canceled = {"code": "CANCELED", "message": "canceled", "retriable": False}
     store.fold(
@@ -155,12 +172,12 @@ def test_odd_values_in_a_record_do_not_stop_the_fold(store: Store) -> None:
     odd = {"usage": {"tokens_in": 2**70, "tokens_out": True}, "finish_reason": "x" * 9000, "receipt": []}
     segments = [[0, "nul \0 \ud800"], [9, "x"], "junk", [0, 5], None]
     ended = record(2, "ended", end=odd, segments=segments, attempts="none", error=7)
-    store.fold([record(1, "admitted", priority=5, body=[]), ended])
+    store.fold([record(1, "admitted", priority=5, body=[], door=[]), ended])
     row = store.task("default", "t1")
     assert row is not None
     assert (row.tokens_in, row.tokens_out, row.priority) == (None, None, "interactive")
     assert row.output is not None and row.output["text"] == "nul \0 \ud800"
-    store.fold([record(3, "admitted"), record(4, "ended", end=odd, segments=7)])
+    store.fold([record(3, "admitted"), record(4, "ended", state={}, end=odd, segments=7)])
     assert store.folded_seq() == 4
 
 

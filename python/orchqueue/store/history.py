@@ -21,6 +21,8 @@ _MAX_INT = 2**63 - 1
 _MAX_TEXT = 512
 # The class of a task that names none.
 _DEFAULT_CLASS = "interactive"
+# The workload of a body that names none, where the door it came through decides.
+_DEFAULT_WORKLOADS = {"openai_chat": "chat"}
 # Names of a transcript's channels in `output`, by their numbers.
 _CHANNELS = ("text", "reasoning", "tool_calls")
 
@@ -61,7 +63,7 @@ def _admitted(record: JournalRecord, data: Mapping[str, Any]) -> TaskRow:
         admitted_seq=record.seq,
         state=TaskState.QUEUED,
         created_ms=record.at_ms,
-        workload=_text(body, "workload"),
+        workload=_text(body, "workload") or _DEFAULT_WORKLOADS.get(_text(data, "door") or "", "completion"),
         priority=_text(data, "priority") or _DEFAULT_CLASS,
         pool_id=_text(data, "pool_id"),
         engine=_text(body, "engine"),
@@ -125,7 +127,7 @@ def _output(data: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _end_state(data: Mapping[str, Any], error: Mapping[str, Any] | None) -> TaskState:
-    state = data.get("state")
+    state = _text(data, "state")
     if state in FINAL_STATES:
         return TaskState(state)
     if error is None:
