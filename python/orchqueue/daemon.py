@@ -48,22 +48,22 @@ _HURRY_MS = 500
 _STOP_REPLICAS_MS = 2_000
 
 
-class CannotStart(Exception):
-    """The daemon cannot be started like this. The message says what to do."""
+class DaemonFailed(Exception):
+    """The daemon cannot be started like this, or cannot go on. The message says what to do."""
 
 
 def run(config: Config, announce: Callable[[str], None] | None = None) -> int:
     """Runs the daemon until a signal ends it; `announce` hears the address once it listens. Exit status."""
     handler = logs.configure(config.log_level, secrets=_secrets(config))
+    # Journal, store and notes hold prompts and outputs: they are their owner's alone.
+    os.umask(0o077)
     try:
         for warning in config.warnings:
             log.warning("configuration", extra={"cause": warning})
         with Daemon.opened(config) as daemon:
-            if announce is not None:
-                announce(daemon.url)
-            asyncio.run(daemon.serve())
+            asyncio.run(daemon.serve(announce))
         return 0
-    except (CannotStart, StoreError) as error:
+    except (DaemonFailed, StoreError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
@@ -105,28 +105,38 @@ class Daemon:
         """Ends `serve` in order. From another thread: `loop.call_soon_threadsafe(daemon.stop)`."""
         self._stop.set()
 
-    async def serve(self) -> None:
+    async def serve(self, announce: Callable[[str], None] | None = None) -> None:
         """Runs pools, store and control app until `stop` or a signal; then takes them down in order."""
-        from orchqueue.pools.supervisor import PoolsUnusable, Supervisor
-
-        supervisor = Supervisor(self._core, self._config)
-        pump = asyncio.ensure_future(self._pump(supervisor))
         with self._signals_handled():
+            # Whoever has heard the address may send a signal: from here on one is heard.
+            if announce is not None:
+                announce(self.url)
+            from orchqueue.pools.supervisor import Supervisor
+
+            supervisor = Supervisor(self._core, self._config)
+            pump = asyncio.ensure_future(self._pump(supervisor))
             try:
-                await supervisor.start()
-                async with self._control_plane(supervisor) as plane:
-                    failed = await plane.until(self._stop)
-                    await asyncio.to_thread(self._core.shutdown, self._config.server.drain_ms)
-                    await supervisor.stop(_STOP_REPLICAS_MS)
-                if failed is not None:
-                    raise CannotStart(f"a part of the daemon has failed: {failed}")
-            except PoolsUnusable as error:
-                raise CannotStart(str(error)) from error
+                await self._serve(supervisor)
             finally:
                 await asyncio.to_thread(self._core.shutdown, 0)
                 await supervisor.stop(_STOP_REPLICAS_MS)
                 pump.cancel()
                 await asyncio.gather(pump, *self._hurries, return_exceptions=True)
+
+    async def _serve(self, supervisor: Supervisor) -> None:
+        from orchqueue.pools.core import CommandRefused
+        from orchqueue.pools.supervisor import PoolsUnusable
+
+        try:
+            await supervisor.start()
+        except (PoolsUnusable, CommandRefused) as error:
+            raise DaemonFailed(str(error)) from error
+        async with self._control_plane(supervisor) as plane:
+            failed = await plane.until(self._stop)
+            await asyncio.to_thread(self._core.shutdown, self._config.server.drain_ms)
+            await supervisor.stop(_STOP_REPLICAS_MS)
+        if failed is not None:
+            raise DaemonFailed(f"a part of the daemon has failed: {failed}")
 
     @contextlib.asynccontextmanager
     async def _control_plane(self, supervisor: Supervisor) -> AsyncIterator[_Plane]:
@@ -254,7 +264,7 @@ def _core_daemon(config: Config, control_socket: str) -> CoreDaemon:
     try:
         return CoreDaemon(json.dumps(document))
     except (ValueError, OSError) as error:
-        raise CannotStart(str(error)) from error
+        raise DaemonFailed(str(error)) from error
 
 
 def _start(config: Config, core: CoreDaemon) -> str:
@@ -262,7 +272,7 @@ def _start(config: Config, core: CoreDaemon) -> str:
         return core.start()
     except OSError as error:
         where = f"{config.server.host}:{config.server.port}"
-        raise CannotStart(
+        raise DaemonFailed(
             f"cannot listen on `{where}`: {error}\nhint: choose another `server.port`; 0 takes a free one"
         ) from error
 
@@ -275,7 +285,7 @@ def _store_with_keys(config: Config, lease: FileLease) -> Iterator[Store]:
     store = Store.open(config.store.url, lease=lease)
     try:
         if all(key.revoked_ms is not None for key in store.api_keys()):
-            raise CannotStart(
+            raise DaemonFailed(
                 f"`server.host`: {config.server.host} is open to other hosts, and no API key is stored\n"
                 "hint: `orchqueue key create`, or listen on 127.0.0.1"
             )

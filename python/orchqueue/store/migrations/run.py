@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import sqlalchemy as sa
 
 from orchqueue.store.migrations import HEAD
+
+# Alembic keeps the migration that runs in a global: two stores of one process take turns.
+_ALEMBIC = threading.Lock()
 
 
 def current_revision(connection: sa.Connection) -> str | None:
@@ -27,7 +32,8 @@ def upgrade(connection: sa.Connection) -> None:
     """Brings the tables to `HEAD` inside the connection's transaction."""
     from alembic import command
 
-    command.upgrade(_config(connection), HEAD)
+    with _ALEMBIC:
+        command.upgrade(_config(connection), HEAD)
 
 
 def _config(connection: sa.Connection | None):  # type: ignore[no-untyped-def]
