@@ -94,8 +94,7 @@ class Child:
     async def ended(self) -> int:
         """Waits for the end of the process and of its output; the exit status, negative for a signal."""
         status = await self._process.wait()
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._reader), 1.0)
+        await asyncio.wait({self._reader}, timeout=1.0)
         return status
 
     def epitaph(self) -> str:
@@ -157,9 +156,12 @@ async def start_child(
             start_new_session=True,
             env=_environment(env or {}),
         )
-    except OSError as error:
+    except BaseException as error:
+        # Also when canceled half-way: a child that was begun ends with the pipe.
         os.close(write_end)
-        raise SpawnFailed(f"cannot be started: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise SpawnFailed(f"cannot be started: {error.strerror or error}") from error
+        raise
     finally:
         os.close(read_end)
     child = Child(process, write_end, note)

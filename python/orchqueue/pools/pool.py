@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from orchqueue.pools.status import PoolState, PoolStatus, ReplicaState
 
 if TYPE_CHECKING:
     from orchqueue.config import PoolConfig
+
+log = logging.getLogger(__name__)
 
 
 class Pool:
@@ -71,12 +75,19 @@ class Pool:
         self._core.replica_ready(replica)
 
     def unready(self, replica: str) -> None:
-        if not self.stopping:
-            self._core.replica_unready(replica)
+        self._tell(self._core.replica_unready, replica)
 
     def retire(self, replica: str) -> None:
-        if not self.stopping:
-            self._core.replica_remove(replica)
+        self._tell(self._core.replica_remove, replica)
+
+    def _tell(self, command: Callable[[str], None], replica: str) -> None:
+        """Bad news cannot be refused: a daemon that goes down may not want to hear them any more."""
+        if self.stopping:
+            return
+        try:
+            command(replica)
+        except CommandRefused as error:
+            log.warning("command refused", extra={"replica_id": replica, "cause": str(error)})
 
     def changed(self, replica: str) -> None:
         """Derives the pool's state anew and tells it when it is another one."""

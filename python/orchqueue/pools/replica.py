@@ -37,7 +37,7 @@ class Timing:
     request_timeout_s: float = 2.0
     #: Failed looks in a row until it takes no tasks any more, and until it is given up.
     unready_after: int = 3
-    lost_after: int = 10
+    lost_after: int = 6
     #: An address that does not answer for so long has failed.
     patience_s: float = 30.0
     backoff_first_s: float = 0.1
@@ -144,8 +144,12 @@ class ReplicaKeeper:
                 try:
                     await self._live(digests)
                 except (Lost, SpawnFailed) as error:
-                    lived = asyncio.get_running_loop().time() - started
-                    await self._pause(str(error), lived, permanent=error.permanent)
+                    reason, permanent = str(error), error.permanent
+                except Exception as error:  # A fault of ours must not end the care for the replica.
+                    log.exception("replica keeper failed", extra=self._fields())
+                    reason, permanent = f"{type(error).__name__}: {error}", False
+                lived = asyncio.get_running_loop().time() - started
+                await self._pause(reason, lived, permanent=permanent)
                 self._restarts += 1
         finally:
             self.state = ReplicaState.STOPPED
@@ -219,7 +223,7 @@ class ReplicaKeeper:
                 self.last_error = _unwell(health.path, answer)
                 if doubt or failed >= self._timing.unready_after:
                     self._distrust()
-                if failed >= self._timing.lost_after:
+                if failed >= self._lost_after(doubt):
                     raise Lost(self.last_error)
                 continue
             failed = 0
@@ -236,6 +240,10 @@ class ReplicaKeeper:
             if doubt or self.state is ReplicaState.UNREADY:
                 await self._trust(visit)
             busy, doubt = 0, False
+
+    def _lost_after(self, doubt: bool) -> int:
+        """A replica of ours that tasks have failed on is not waited for: starting another one is quicker."""
+        return self._timing.unready_after if doubt and self._source.managed else self._timing.lost_after
 
     def _pace(self, busy: int) -> float:
         """While a slot is awaited not more often than the engine bears."""
