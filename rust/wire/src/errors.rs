@@ -152,6 +152,12 @@ pub mod reason {
     pub const CONTEXT_OVERFLOW: &str = "context_overflow";
     /// Strict determinism was asked for and no replica keeps it.
     pub const NO_REPRODUCIBLE_REPLICA: &str = "no_reproducible_replica";
+    /// No token came within `first_token_ms`.
+    pub const FIRST_TOKEN: &str = "first_token";
+    /// The stream stood still for `idle_ms`.
+    pub const IDLE: &str = "idle";
+    /// The attempt took longer than `wall_ms`.
+    pub const WALL: &str = "wall";
 }
 
 /// The error envelope: an HTTP body, and the data of the stream's `error` event.

@@ -5,15 +5,18 @@
 
 mod fields;
 mod ids;
+mod input;
+mod json;
+mod shapes;
 mod validate;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-pub use fields::MAX_DEPTH;
 pub(crate) use fields::{Fields, did_you_mean, kind};
 pub use ids::{default_seed, format_uuid, parse_uuid};
+pub use json::MAX_DEPTH;
 pub use validate::MAX_TOKENS;
 
 use crate::errors::{Code, ErrorBody};

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
+use super::input::take_input;
+use super::shapes::{is_logit_bias, is_response_format, is_stop, is_tool};
 use super::{
-    Fields, Input, KvHint, Level, OnDisconnect, ParamError, ReceiptForm, Reuse, TaskRequest, kind,
+    Fields, KvHint, Level, OnDisconnect, ParamError, ReceiptForm, Reuse, TaskRequest, kind,
 };
 use crate::profile;
 use crate::vocabulary::Workload;
@@ -13,9 +15,6 @@ pub const MAX_TOKENS: u32 = i32::MAX as u32;
 const DEFAULT_MAX_TOKENS: u32 = 256;
 const MAX_SEED: u32 = i32::MAX as u32;
 const MAX_DEADLINE_MS: u32 = 7 * 24 * 3600 * 1000;
-const MAX_STOPS: usize = 16;
-const MAX_STOP_BYTES: usize = 256;
-const MAX_BIASES: usize = 4096;
 
 /// Every field of the contract.
 pub(super) const KNOWN: &[&str] = &[
@@ -74,7 +73,7 @@ const ALIASES: &[(&str, &str)] = &[
 impl TaskRequest {
     /// Takes every field of the contract and refuses the rest.
     pub(crate) fn from_fields(mut fields: Fields) -> Result<Self, ParamError> {
-        let (workload, input) = input(&mut fields)?;
+        let (workload, input) = take_input(&mut fields)?;
         one_output(&mut fields)?;
         profile_version(&mut fields)?;
         let request = Self {
@@ -153,200 +152,6 @@ impl TaskRequest {
     }
 }
 
-const WORKLOADS: &[(&str, Workload)] = &[
-    ("completion", Workload::Completion),
-    ("chat", Workload::Chat),
-    ("embedding", Workload::Embedding),
-    ("rerank", Workload::Rerank),
-];
-
-/// Exactly one input, of the kind that the workload takes.
-fn input(fields: &mut Fields) -> Result<(Workload, Input), ParamError> {
-    const INPUTS: [&str; 3] = ["prompt", "messages", "inputs"];
-    let given: Vec<&str> = INPUTS.into_iter().filter(|name| fields.has(name)).collect();
-    let workload = match fields.choice("workload", WORKLOADS)? {
-        Some(workload) => workload,
-        None if given == ["messages"] => Workload::Chat,
-        None => Workload::Completion,
-    };
-    let wanted = match workload {
-        Workload::Completion => "prompt",
-        Workload::Chat => "messages",
-        Workload::Embedding | Workload::Rerank => "inputs",
-    };
-    if let Some(other) = given.iter().find(|name| **name != wanted) {
-        let message = format!(
-            "`{other}` does not go with `workload`: {}",
-            workload.as_str()
-        );
-        let hint = format!(
-            "send `{wanted}` and leave `{other}` out, or name the workload that takes `{other}`"
-        );
-        return Err(ParamError::of(other, message).with_hint(hint));
-    }
-    let Some(value) = fields.take(wanted) else {
-        let message = format!(
-            "`{wanted}` is missing, needed by `workload`: {}",
-            workload.as_str()
-        );
-        return Err(
-            ParamError::of(wanted, message).with_hint("send one of `prompt`, `messages`, `inputs`")
-        );
-    };
-    let input = match (workload, value) {
-        (Workload::Completion, Value::String(prompt)) if !prompt.is_empty() => {
-            Input::Prompt(prompt)
-        }
-        (Workload::Chat, Value::Array(messages)) if !messages.is_empty() => {
-            for (index, message) in messages.iter().enumerate() {
-                check_message(index, message)?;
-            }
-            Input::Messages(messages)
-        }
-        (Workload::Embedding | Workload::Rerank, Value::Array(texts))
-            if texts.iter().all(is_text) && !texts.is_empty() =>
-        {
-            Input::Inputs(texts)
-        }
-        (Workload::Completion, value) => {
-            return Err(ParamError::wrong(wanted, "a non-empty string", &value));
-        }
-        (_, value) => {
-            return Err(
-                ParamError::wrong(wanted, "a non-empty array", &value).with_hint(match workload {
-                    Workload::Chat => "send objects with `role` and `content`",
-                    _ => "send non-empty strings",
-                }),
-            );
-        }
-    };
-    Ok((workload, input))
-}
-
-fn is_text(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| !text.is_empty())
-}
-
-fn check_message(index: usize, message: &Value) -> Result<(), ParamError> {
-    let at = |field: &str| format!("messages[{index}]{field}");
-    let Value::Object(members) = message else {
-        return Err(ParamError::wrong(&at(""), "an object", message));
-    };
-    let mut has_role = false;
-    for (key, value) in members {
-        let (fits, allowed) = match key.as_str() {
-            "role" => {
-                has_role = true;
-                let role = value.as_str();
-                (
-                    matches!(role, Some("system" | "user" | "assistant" | "tool")),
-                    "one of `system`, `user`, `assistant`, `tool`",
-                )
-            }
-            "content" => (value.is_string(), "a string"),
-            "name" => (
-                value
-                    .as_str()
-                    .is_some_and(|name| (1..=64).contains(&name.chars().count())),
-                "1 to 64 characters",
-            ),
-            "tool_call_id" => (is_text(value), "a non-empty string"),
-            "tool_calls" => (
-                value
-                    .as_array()
-                    .is_some_and(|calls| calls.iter().all(is_tool_call)),
-                "an array of `{id, type: function, function: {name, arguments}}`",
-            ),
-            _ => {
-                let known = ["role", "content", "name", "tool_call_id", "tool_calls"];
-                let mut error = ParamError::of(&at(""), format!("unknown field in `{}`", at("")));
-                error.reason = Some(crate::errors::reason::UNKNOWN_FIELD);
-                error.hint = super::did_you_mean(key, known.into_iter())
-                    .or_else(|| Some(format!("known fields: `{}`", known.join("`, `"))));
-                return Err(error);
-            }
-        };
-        if !fits {
-            return Err(ParamError::wrong(&at(&format!(".{key}")), allowed, value));
-        }
-    }
-    if !has_role {
-        return Err(ParamError::of(
-            &at(".role"),
-            format!("`{}` is missing", at(".role")),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether an object has exactly members that `fits` takes, and all of `required`.
-fn is_object_of(value: &Value, required: &[&str], fits: impl Fn(&str, &Value) -> bool) -> bool {
-    value.as_object().is_some_and(|members| {
-        required.iter().all(|name| members.contains_key(*name))
-            && members.iter().all(|(key, value)| fits(key, value))
-    })
-}
-
-fn is_tool_call(value: &Value) -> bool {
-    is_object_of(value, &["id", "type", "function"], |key, value| match key {
-        "id" => value.is_string(),
-        "type" => value == "function",
-        "function" => is_object_of(value, &["name", "arguments"], |key, value| {
-            matches!(key, "name" | "arguments") && value.is_string()
-        }),
-        _ => false,
-    })
-}
-
-fn is_tool(value: &Value) -> bool {
-    is_object_of(value, &["type", "function"], |key, value| match key {
-        "type" => value == "function",
-        "function" => is_object_of(value, &["name"], |key, value| match key {
-            "name" => value
-                .as_str()
-                .is_some_and(|name| (1..=64).contains(&name.chars().count())),
-            "description" => value.is_string(),
-            "parameters" => value.is_object(),
-            "strict" => value.is_boolean(),
-            _ => false,
-        }),
-        _ => false,
-    })
-}
-
-fn is_response_format(value: &Value) -> bool {
-    let schema = value.get("type").is_some_and(|kind| kind == "json_schema");
-    schema == value.get("json_schema").is_some()
-        && is_object_of(value, &["type"], |key, value| match key {
-            "type" => matches!(value.as_str(), Some("text" | "json_object" | "json_schema")),
-            "json_schema" => value.is_object(),
-            _ => false,
-        })
-}
-
-fn is_logit_bias(value: &Value) -> bool {
-    let token_id = |key: &str| key.parse::<u32>().is_ok_and(|id| id.to_string() == key);
-    value.as_object().is_some_and(|biases| {
-        biases.len() <= MAX_BIASES
-            && biases.iter().all(|(key, bias)| {
-                token_id(key)
-                    && bias
-                        .as_f64()
-                        .is_some_and(|bias| (-100.0..=100.0).contains(&bias))
-            })
-    })
-}
-
-fn is_stop(value: &Value) -> bool {
-    value.as_array().is_some_and(|stops| {
-        stops.len() <= MAX_STOPS
-            && stops.iter().all(|stop| {
-                stop.as_str()
-                    .is_some_and(|text| (1..=MAX_STOP_BYTES).contains(&text.len()))
-            })
-    })
-}
-
 /// Everything that decides the output beside the input, the seed and `max_tokens`.
 fn sampling(fields: &mut Fields, workload: Workload) -> Result<Map<String, Value>, ParamError> {
     let mut sampling = Map::new();
@@ -367,7 +172,7 @@ fn sampling(fields: &mut Fields, workload: Workload) -> Result<Map<String, Value
         fields,
         "stop",
         is_stop,
-        "up to 16 strings of 1 to 256 bytes each",
+        "up to 16 strings of 1 to 256 characters each",
     )?;
     sampling.insert(
         "stop".to_owned(),
