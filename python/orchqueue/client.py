@@ -14,6 +14,7 @@ daemon knows a task that it gets twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,6 +49,8 @@ __all__ = ["AsyncClient", "AsyncTask", "AsyncTaskStream", "Retry"]
 _T = TypeVar("_T")
 _EVENT_STREAM = {"Accept": "text/event-stream"}
 _JSON = {"Accept": "application/json"}
+#: An answer ends right after its terminal event; one that does not is cut off.
+_DRAIN_S = 0.5
 
 
 def task_body(prompt: str | None, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,6 +373,8 @@ class AsyncTaskStream:
                 self._text.append(event.text)
         elif isinstance(event, (End, Error)):
             self.terminal = event
+            if self._connection is not None:
+                await self._connection.drain()
             await self._hang_up()
             if isinstance(event, Error):
                 raise event.exception()
@@ -420,6 +425,13 @@ class _Connection:
                 return None
             self._frames.extend(self._decoder.feed(chunk))
         return self._frames.popleft()
+
+    async def drain(self) -> None:
+        """Reads what follows the terminal event, which is nothing: a finished answer frees its connection."""
+        with contextlib.suppress(TimeoutError, httpx.HTTPError, httpx.StreamError):
+            async with asyncio.timeout(_DRAIN_S):
+                while await anext(self._chunks, None) is not None:
+                    pass
 
     async def aclose(self) -> None:
         await self._response.aclose()

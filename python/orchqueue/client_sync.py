@@ -57,11 +57,16 @@ class _LoopThread:
 
     async def _settle(self) -> None:
         """Lets what was interrupted run its clean-up, so that no connection is left half open."""
-        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in left:
+        for task in _others():
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        # Clean-up may start more of it: generators that are dropped are closed by tasks of their own.
+        while left := _others():
+            await asyncio.gather(*left, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+
+
+def _others() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 class Client:

@@ -38,7 +38,7 @@ class Setup:
     replicas: int = 1
     slots: int = 1
     #: Sections of the configuration file, laid over what the test needs.
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     #: Keys of the pool in the configuration file, such as `timeouts` or `determinism`.
     pool: Mapping[str, Any] = field(default_factory=dict)
 
@@ -89,7 +89,10 @@ def daemon(
         config = _config(folder, setup, engines)
         key_id, secret_hex, _ = generate_receipt_key()
         key = {"key_id": key_id, "secret_hex": secret_hex, "active": True}
-        core = Daemon(json.dumps(runtime_document(config, version=__version__, receipt_keys=[key])))
+        document = runtime_document(config, version=__version__, receipt_keys=[key])
+        # A test's standard error is its own.
+        document["log_tasks"] = False
+        core = Daemon(json.dumps(document))
         stack.callback(core.shutdown, 0)
         running = ScriptedDaemon(core, f"http://{core.start()}", engines)
         running.apply("keys_set", pepper_hex="00" * 32, keys=[])
@@ -101,7 +104,7 @@ def daemon(
 def _config(folder: Path, setup: Setup, engines: list[ScriptedEngine]) -> Config:
     from orchqueue.config import load
 
-    document: dict[str, Any] = {name: dict(section) for name, section in setup.settings.items()}
+    document: dict[str, Any] = dict(setup.settings)
     document["server"] = {"port": 0, **document.get("server", {})}
     document["store"] = {"url": f"sqlite:///{folder}/test.db"}
     replicas = [{"url": one.url, "slots": one.slots} for one in engines]

@@ -72,8 +72,12 @@ class LiveDaemon:
         return self._running().pid
 
     def __enter__(self) -> LiveDaemon:
-        self.start()
-        self.wait_ready()
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -113,11 +117,11 @@ class LiveDaemon:
                 self._running()
                 time.sleep(_POLL_S)
 
-    def client(self, *, retry: Retry | None = None) -> Client:
+    def client(self, key: str | None = None, *, retry: Retry | None = None) -> Client:
         """A new client of this daemon; the caller closes it."""
         from orchqueue.client_sync import Client
 
-        return Client(self.url, retry=retry)
+        return Client(self.url, key, retry=retry)
 
     def replica_pids(self) -> list[int]:
         """The processes of the replicas that this daemon has started."""

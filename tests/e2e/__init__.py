@@ -1,0 +1,1 @@
+"""The product from outside: real daemon, real llama.cpp, real command line."""
