@@ -149,8 +149,7 @@ _CHAT = Route(
         done="[DONE]",
         text=("/choices/0/delta/content",),
         reasoning=("/choices/0/delta/reasoning_content",),
-        # The call's id is drawn at random by the server: it must not enter the output.
-        tool_call=("/choices/0/delta/tool_calls/0/function",),
+        tool_call=("/choices/0/delta/tool_calls",),
         skip_if=("/prompt_progress",),
         end=End("/choices/0/finish_reason"),
         end_settles="done",
