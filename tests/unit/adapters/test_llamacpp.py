@@ -18,7 +18,8 @@ PROFILE_V1 = {
 #: Sampler parameters that llama.cpp lists in `/props` and that a request can set.
 ENGINE_SAMPLERS = {
     "dynatemp_range", "dynatemp_exponent", "top_n_sigma", "xtc_probability", "xtc_threshold",
-    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "mirostat_tau", "mirostat_eta",
+    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n",
+    "mirostat", "mirostat_tau", "mirostat_eta",
     "adaptive_target", "adaptive_decay", "samplers", "n_probs", "min_keep", "n_keep", "n_discard", "seed",
 }  # fmt: skip
 
