@@ -1,0 +1,296 @@
+//! Traces as broken schedulers would have made them. Each function changes the first fitting place of a trace
+//! and says whether there was one.
+
+use std::collections::BTreeMap;
+
+use orchqueue_core::{
+    Action, AttemptNo, Config, EndReason, Forecast, FullPolicy, Input, Refusal, ReplicaNo,
+    ReplicaSpec, ReplicaView, TaskNo, TaskSpec, TaskState,
+};
+
+use crate::world::Step;
+
+pub type Sabotage = fn(&Config, &mut [Step]) -> bool;
+
+/// Where an action stands in a trace.
+type Place = (usize, usize);
+
+fn places(trace: &[Step]) -> impl Iterator<Item = (Place, &Action)> {
+    trace.iter().enumerate().flat_map(|(s, step)| {
+        let actions = step.actions.iter().enumerate();
+        actions.map(move |(a, action)| ((s, a), action))
+    })
+}
+
+fn remove(trace: &mut [Step], place: Option<Place>) -> bool {
+    if let Some((s, a)) = place {
+        trace[s].actions.remove(a);
+    }
+    place.is_some()
+}
+
+fn insert(trace: &mut [Step], found: Option<(Place, Action)>) -> bool {
+    let Some(((s, a), action)) = found else {
+        return false;
+    };
+    trace[s].actions.insert(a, action);
+    true
+}
+
+fn replace(trace: &mut [Step], found: Option<(Place, Action)>) -> bool {
+    let Some(((s, a), action)) = found else {
+        return false;
+    };
+    trace[s].actions[a] = action;
+    true
+}
+
+/// What was asked for under each number; a number may be submitted again, in vain.
+fn specs(trace: &[Step]) -> BTreeMap<TaskNo, TaskSpec> {
+    let mut specs = BTreeMap::new();
+    for step in trace {
+        if let Input::Submit(spec) = &step.input {
+            specs.entry(spec.task).or_insert_with(|| (**spec).clone());
+        }
+    }
+    specs
+}
+
+fn replicas(trace: &[Step]) -> BTreeMap<ReplicaNo, ReplicaSpec> {
+    let added = trace.iter().filter_map(|step| match &step.input {
+        Input::ReplicaAdded(spec) => Some((spec.replica, spec.clone())),
+        _ => None,
+    });
+    added.collect()
+}
+
+/// From a start on, two tasks that waited for the same thing change names.
+pub fn swap_two_starts(_: &Config, trace: &mut [Step]) -> bool {
+    let specs = specs(trace);
+    let found = places(trace).find_map(|((s, a), action)| {
+        let Action::Start {
+            task,
+            attempt: AttemptNo(1),
+            replica,
+        } = *action
+        else {
+            return None;
+        };
+        let before = &trace[s.checked_sub(1)?].tasks;
+        let pool = before.get(&task)?.pool;
+        if trace[s].replicas.get(&replica)?.pool != pool {
+            return None;
+        }
+        let same_wish = |other: &TaskNo| {
+            let (one, two) = (&specs[&task], &specs[other]);
+            one.class == two.class && one.strict == two.strict
+        };
+        let younger = trace[s].tasks.iter().find(|(other, view)| {
+            let waited = before.get(other).is_some_and(|v| v.pool == pool);
+            let waits = view.state == TaskState::Queued && view.attempt.0 == 0;
+            **other > task && waited && waits && view.pool == pool && same_wish(other)
+        });
+        Some(((s, a), task, *younger?.0))
+    });
+    let Some(((s, a), one, two)) = found else {
+        return false;
+    };
+    let swap = |task: &mut TaskNo| {
+        if *task == one {
+            *task = two;
+        } else if *task == two {
+            *task = one;
+        }
+    };
+    for (at, step) in trace.iter_mut().enumerate().skip(s) {
+        if at > s {
+            input_task(&mut step.input).map(swap);
+        }
+        let first = if at == s { a } else { 0 };
+        for action in &mut step.actions[first..] {
+            action_task(action).map(swap);
+        }
+        let views = std::mem::take(&mut step.tasks).into_iter();
+        step.tasks = views
+            .map(|(mut task, view)| {
+                swap(&mut task);
+                (task, view)
+            })
+            .collect();
+    }
+    true
+}
+
+fn input_task(input: &mut Input) -> Option<&mut TaskNo> {
+    match input {
+        Input::Cancel(task)
+        | Input::Progress { task, .. }
+        | Input::AttemptEnded { task, .. }
+        | Input::SlotIdle { task, .. } => Some(task),
+        _ => None,
+    }
+}
+
+fn action_task(action: &mut Action) -> Option<&mut TaskNo> {
+    match action {
+        Action::Admitted { task, .. }
+        | Action::Rejected { task, .. }
+        | Action::Start { task, .. }
+        | Action::Stop { task, .. }
+        | Action::ReportProgress { task, .. }
+        | Action::End { task, .. } => Some(task),
+        Action::Probe { .. } => None,
+    }
+}
+
+pub fn admit_a_refused_task(_: &Config, trace: &mut [Step]) -> bool {
+    let specs = specs(trace);
+    let found = places(trace).find_map(|(place, action)| {
+        let Action::Rejected {
+            task,
+            refusal: Refusal::QueueFull(policy),
+            ..
+        } = *action
+        else {
+            return None;
+        };
+        let [pool] = specs[&task].eligible[..] else {
+            return None;
+        };
+        let admitted = Action::Admitted {
+            task,
+            pool,
+            forecast: Forecast::default(),
+        };
+        (policy != FullPolicy::ShedLowPriority).then_some((place, admitted))
+    });
+    replace(trace, found)
+}
+
+pub fn lose_an_end(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find(|(_, action)| matches!(action, Action::End { .. }));
+    let place = found.map(|(place, _)| place);
+    remove(trace, place)
+}
+
+pub fn end_twice(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find(|(_, action)| matches!(action, Action::End { .. }));
+    let found = found.map(|(place, action)| (place, action.clone()));
+    insert(trace, found)
+}
+
+pub fn start_after_cancel(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find_map(|((s, a), action)| {
+        let Action::End {
+            task,
+            reason: EndReason::Canceled,
+        } = *action
+        else {
+            return None;
+        };
+        let (attempt, replica) = (AttemptNo(1), ReplicaNo(1));
+        Some((
+            (s, a + 1),
+            Action::Start {
+                task,
+                attempt,
+                replica,
+            },
+        ))
+    });
+    insert(trace, found)
+}
+
+pub fn withhold_a_start(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find(|(_, action)| matches!(action, Action::Start { .. }));
+    let place = found.map(|(place, _)| place);
+    remove(trace, place)
+}
+
+/// The step's only start goes to another replica, chosen by what was seen before and after the step.
+fn redirect(
+    trace: &mut [Step],
+    wanted: impl Fn(&Action, &Step, (ReplicaNo, &ReplicaView)) -> bool,
+) -> bool {
+    let found = places(trace).find_map(|((s, a), action)| {
+        let Action::Start {
+            task,
+            attempt,
+            replica: chosen,
+        } = *action
+        else {
+            return None;
+        };
+        let (before, step) = (&trace[s.checked_sub(1)?], &trace[s]);
+        let starts = step
+            .actions
+            .iter()
+            .filter(|x| matches!(x, Action::Start { .. }));
+        if starts.count() > 1 {
+            return None;
+        }
+        let other = step.replicas.iter().find(|(no, view)| {
+            **no != chosen
+                && before.replicas.get(no) == Some(*view)
+                && wanted(action, before, (**no, *view))
+        });
+        let replica = *other?.0;
+        Some((
+            (s, a),
+            Action::Start {
+                task,
+                attempt,
+                replica,
+            },
+        ))
+    });
+    replace(trace, found)
+}
+
+pub fn start_on_a_closed_replica(_: &Config, trace: &mut [Step]) -> bool {
+    redirect(trace, |_, _, (_, view)| {
+        !view.ready || view.in_flight + view.reclaiming == view.slots
+    })
+}
+
+pub fn change_the_set(_: &Config, trace: &mut [Step]) -> bool {
+    let replicas = replicas(trace);
+    redirect(trace, |action, _, (_, view)| match action {
+        Action::Start {
+            attempt, replica, ..
+        } => attempt.0 > 1 && view.set != replicas[replica].set,
+        _ => false,
+    })
+}
+
+pub fn start_on_a_busier_replica(_: &Config, trace: &mut [Step]) -> bool {
+    let (specs, replicas) = (specs(trace), replicas(trace));
+    redirect(trace, |action, before, (no, view)| {
+        let Action::Start { task, replica, .. } = action else {
+            return false;
+        };
+        let Some(chosen) = before.replicas.get(replica) else {
+            return false;
+        };
+        let held = |view: &ReplicaView| view.in_flight + view.reclaiming;
+        let (one, two) = (&replicas[replica], &replicas[&no]);
+        let equals = one.pool == two.pool && one.set == two.set;
+        let open = |v: &ReplicaView| v.ready && !v.resting && held(v) < v.slots;
+        let busier = held(view) * chosen.slots > held(chosen) * view.slots;
+        specs[task].session.is_none() && equals && open(view) && open(chosen) && busier
+    })
+}
+
+pub fn forget_an_answer(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find(|(_, action)| matches!(action, Action::Rejected { .. }));
+    let place = found.map(|(place, _)| place);
+    remove(trace, place)
+}
+
+pub fn ignore_a_cancel(_: &Config, trace: &mut [Step]) -> bool {
+    let canceled = trace.iter_mut().find(|step| {
+        let ends = step.actions.iter().any(|x| matches!(x, Action::End { .. }));
+        matches!(step.input, Input::Cancel(_)) && ends
+    });
+    canceled.map(|step| step.actions.clear()).is_some()
+}
