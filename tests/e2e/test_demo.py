@@ -1,6 +1,8 @@
 """`orchqueue demo`, as a newcomer runs it."""
 
 import json
+import os
+import signal
 import time
 
 from .conftest import Run
@@ -33,3 +35,13 @@ def test_demo_json_holds_the_poem_and_its_receipt(run: Run) -> None:
         "request": "skipped",
         "output": "ok",
     }
+
+
+def test_demo_keep_leaves_a_daemon_that_answers(run: Run) -> None:
+    result = run("demo", "--keep", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    try:
+        assert run("pools", url=document["url"]).returncode == 0
+    finally:
+        os.kill(document["pid"], signal.SIGTERM)

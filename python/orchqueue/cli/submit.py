@@ -146,7 +146,9 @@ class _JsonView:
 def summary(end: Any, task_id: str, seconds: float) -> str:
     """One line about a finished task."""
     tokens = end.tokens_out or 0
-    speed = f", {tokens / seconds:.0f} tokens/s" if seconds > 0 else ""
+    # Decoding alone tells the speed; waiting and travelling are in the seconds.
+    decode_s = end.decode_ms / 1000 if end.decode_ms else seconds
+    speed = f", {tokens / decode_s:.0f} tokens/s" if decode_s > 0 else ""
     receipt = end.receipt or {}
     digest = str(receipt.get("output_digest", ""))[:16]
     parts = [f"{tokens} tokens in {seconds:.2f} s{speed}", f"finish: {end.finish_reason}"]
