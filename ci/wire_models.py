@@ -26,7 +26,7 @@ Responses may gain fields, so unknown ones are ignored; requests are strict.
 # Framing is not data: these describe an event of the stream, whose `data` has a model of its own.
 FRAMING = {"TaskStreamItem", "ChatStreamItem"}
 # Beside `properties` these say how fields go together.
-BETWEEN_FIELDS = {"oneOf", "if", "then"}
+BETWEEN_FIELDS = {"oneOf", "anyOf", "if", "then"}
 
 OPTIONS = [
     "--input-file-type=openapi",

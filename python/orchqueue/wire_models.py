@@ -270,7 +270,10 @@ class ErrorEvent(BaseModel):
 class StartedEvent(BaseModel):
     task_id: TaskId
     queue_position: Annotated[int, Field(ge=0)]
-    predicted_start_ms: Annotated[int | None, Field(ge=0)]
+    predicted_start_ms: Annotated[int | None, Field(ge=0)] = None
+    """
+    Absent until the pool has served something.
+    """
     determinism: Determinism
     replica_set: Digest | None = None
     """
@@ -632,6 +635,21 @@ class ClassLimits(BaseModel):
     full_policy: PolicyLabel
 
 
+class ChatMessage(BaseModel):
+    """
+    Only the assistant may say nothing, where it calls tools.
+    """
+
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    role: Literal['system', 'user', 'assistant', 'tool']
+    content: str | None = None
+    name: Annotated[str | None, Field(max_length=64, min_length=1)] = None
+    tool_call_id: Annotated[str | None, Field(min_length=1)] = None
+    tool_calls: list[ToolCall] | None = None
+
+
 class TaskSummary(BaseModel):
     """
     A task without its output.
@@ -652,17 +670,6 @@ class TaskList(BaseModel):
     """
     `after` of the next page; absent on the last one.
     """
-
-
-class ChatMessage(BaseModel):
-    model_config = ConfigDict(
-        extra='forbid',
-    )
-    role: Literal['system', 'user', 'assistant', 'tool']
-    content: str | None = None
-    name: Annotated[str | None, Field(max_length=64, min_length=1)] = None
-    tool_call_id: Annotated[str | None, Field(min_length=1)] = None
-    tool_calls: list[ToolCall] | None = None
 
 
 class Receipt(BaseModel):
@@ -709,6 +716,10 @@ class SignedReceipt(Receipt):
 
 
 class OpenAiMessage(BaseModel):
+    """
+    Only the assistant may say nothing, where it calls tools.
+    """
+
     model_config = ConfigDict(
         extra='forbid',
     )

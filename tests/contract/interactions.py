@@ -73,11 +73,7 @@ class Interaction:
         """Writes it into a pact."""
         one = pact.upon_receiving(self.description)
         if self.state is not None:
-            one = (
-                one.given(self.state, parameters=self.parameters)
-                if self.parameters
-                else one.given(self.state)
-            )
+            one = one.given(self.state, self.parameters)
         one = one.with_request(*self.request)
         if self.request[0] == "GET" or self.body is not None:
             one = one.with_header("Accept", self.accept)
@@ -414,7 +410,7 @@ REST = [
                     "pool_id": "tiny",
                     "engine": "llamacpp",
                     "engine_version": text("b6123"),
-                    "model_digest": hex64(),
+                    "model_digest": match.regex("sha256:" + DIGEST, regex=f"^sha256:{HEX64}$"),
                     "reproducible": match.bool(True),
                     "slots_total": whole(1),
                     "slots_free": whole(1),

@@ -87,6 +87,7 @@ def test_an_example_is_valid(reference: str, value: Any) -> None:
         {"prompt": "x", "reuse": "cache"},
         {"prompt": "x", "response_format": {"type": "json_schema"}},
         {"messages": [{"role": "user", "text": "x"}]},
+        {"messages": [{"role": "user"}]},
     ],
 )
 def test_the_schema_refuses_a_bad_task(task: dict[str, Any]) -> None:

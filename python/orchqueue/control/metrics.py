@@ -48,7 +48,7 @@ FAMILIES = (
         "tasks_started_total",
         "counter",
         (*_REPLICA, "priority"),
-        "Tasks whose first attempt was placed on a replica.",
+        "Times that a task was placed on a replica.",
     ),
     Family(
         "tasks_canceled_total",
