@@ -17,6 +17,8 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+pytestmark = pytest.mark.req("ORCH-4014", "ORCH-4015", "ORCH-4016")
+
 FOLDER = Path(__file__).parents[2] / "contracts" / "receipts"
 NAMES = ["completion", "chat", "empty"]
 

@@ -20,9 +20,16 @@ pub(super) fn check_message(index: usize, message: &Value) -> Result<(), ParamEr
     let Value::Object(members) = message else {
         return Err(ParamError::wrong(&at, "an object", message));
     };
-    if !members.contains_key("role") {
-        let at = format!("{at}.role");
-        return Err(ParamError::of(&at, format!("`{at}` is missing")));
+    let missing = |member: &str| {
+        let at = format!("{at}.{member}");
+        ParamError::of(&at, format!("`{at}` is missing"))
+    };
+    let role = members.get("role").ok_or_else(|| missing("role"))?;
+    let calls = role == "assistant" && members.contains_key("tool_calls");
+    if !calls && !members.contains_key("content") {
+        return Err(
+            missing("content").with_hint("only an assistant that calls tools may say nothing")
+        );
     }
     for (key, value) in members {
         let Some((fits, allowed)) = message_member(key, value) else {
