@@ -155,7 +155,7 @@ fn told(batch: &TokenBatch, state: &StreamState) -> Value {
         }),
         StreamState::Failed(fault) => json!({
             "text": batch.text, "events": events,
-            "fault": {"class": format!("{:?}", fault.class), "message": fault.message},
+            "fault": {"class": fault.class, "message": fault.message},
         }),
         StreamState::Open => json!({"text": batch.text, "events": events}),
     }

@@ -65,6 +65,15 @@ impl Daemon {
     /// # Errors
     /// [`Refused`] with the envelope that the client gets; nothing was changed then.
     pub async fn submit(self: &Arc<Self>, submission: Submission) -> Result<Submitted, Refused> {
+        let engine = submission.request.engine.clone();
+        let submitted = self.decide(submission).await;
+        if let Err(refused) = &submitted {
+            self.count_refusal(engine.as_deref().unwrap_or("any"), &refused.body);
+        }
+        submitted
+    }
+
+    async fn decide(self: &Arc<Self>, submission: Submission) -> Result<Submitted, Refused> {
         if self.journal.backlog() > BACKLOG_LIMIT {
             let body = ErrorBody::new(
                 Code::AdmissionReject,
@@ -109,7 +118,6 @@ impl Daemon {
                 forecast,
             }) => {
                 self.tasks.remove(&task);
-                self.count_refusal(&task, refusal);
                 Err(Refused {
                     body: Box::new(refusal_body(refusal, retry_after_ms)),
                     forecast: Some(forecast),
@@ -131,7 +139,7 @@ impl Daemon {
             return Ok(Some(task));
         }
         let stored = self.journal.task(key).map_err(|e| {
-            self.log_error("journal_read", &e);
+            self.log_error("the journal can't be read", &e);
             ErrorBody::new(Code::Internal, "the journal can't be read")
         })?;
         Ok(stored.and_then(|(admitted, ended)| self.revive(&admitted.record, &ended?.record)))
@@ -149,7 +157,7 @@ impl Daemon {
         };
         // Not durable means not accepted: take it back.
         self.cancel(task);
-        self.log_error("journal_write", &failure);
+        self.log_error("the journal can't be written", &failure);
         let body = ErrorBody::new(
             Code::Internal,
             "the task could not be made durable, so it was not accepted",
@@ -274,9 +282,8 @@ impl Daemon {
         })
     }
 
-    fn count_refusal(&self, task: &Task, refusal: Refusal) {
-        let body = refusal_body(refusal, None);
-        let engine = task.request.engine.as_deref().unwrap_or("any");
+    /// Counts a task that was turned away, or that gave way after its admission.
+    pub(crate) fn count_refusal(&self, engine: &str, body: &ErrorBody) {
         self.metrics
             .tasks_rejected
             .with(&[body.code.as_str(), engine])

@@ -180,8 +180,8 @@ impl Daemon {
     }
 
     fn set_pool(self: &Arc<Self>, doc: PoolDoc) -> Result<(), CommandError> {
-        let adapter =
-            Adapter::parse(&doc.adapter.to_string()).map_err(|e| refused(format!("`adapter`: {e}")))?;
+        let adapter = Adapter::parse(&doc.adapter.to_string())
+            .map_err(|e| refused(format!("`adapter`: {e}")))?;
         let missing = doc.workloads.iter().find(|w| adapter.route(**w).is_none());
         if let Some(workload) = missing {
             return Err(refused(format!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use orchqueue_core::{Input, Time};
 use orchqueue_wire::errors::{Code, ErrorBody};
+use orchqueue_wire::fault::EngineFault;
 use parking_lot::{Condvar, Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
@@ -23,7 +24,7 @@ use crate::keys::Keys;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::receipt::ReceiptKeys;
-use crate::registry::Registry;
+use crate::registry::{Registry, Replica};
 use crate::task::{Task, Tasks};
 use crate::transcript::Terminal;
 
@@ -218,32 +219,26 @@ impl Daemon {
             .trim(folded_seq, crate::clock::wall_ms(self.clock.now()))
     }
 
-    pub(crate) fn log_error(&self, event: &str, cause: &dyn std::fmt::Display) {
-        self.log.line(json!({
-            "ts_ms": crate::clock::wall_ms(self.clock.now()),
-            "level": "error",
-            "event": event,
-            "cause": cause.to_string(),
-        }));
+    pub(crate) fn log_error(&self, message: &'static str, cause: &dyn std::fmt::Display) {
+        self.log.line(
+            self.clock.now(),
+            "error",
+            message,
+            json!({"cause": cause.to_string()}),
+        );
     }
 
-    pub(crate) fn note_fault(
-        &self,
-        task: &Task,
-        replica: &crate::registry::Replica,
-        fault: &orchqueue_wire::reader::EngineFault,
-    ) {
-        self.log.line(json!({
-            "ts_ms": crate::clock::wall_ms(self.clock.now()),
-            "level": "warning",
-            "event": "attempt_failed",
+    pub(crate) fn note_fault(&self, task: &Task, replica: &Replica, fault: &EngineFault) {
+        let fields = json!({
             "task_id": task.id(),
             "tenant_id": &*task.key.tenant,
             "engine": &*replica.pool.engine,
             "pool_id": &*replica.pool.name,
             "replica_id": &*replica.name,
             "cause": fault.message,
-        }));
+        });
+        self.log
+            .line(self.clock.now(), "warning", "attempt failed", fields);
     }
 
     /// Keeps an ended task at hand for a while.
@@ -277,14 +272,14 @@ impl Daemon {
     async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
         let open = self.journal.open_tasks()?;
         if !open.is_empty() {
-            self.log
-                .line(json!({"level": "info", "event": "recovering", "open_tasks": open.len()}));
+            let fields = json!({"open_tasks": open.len()});
+            self.log.line(self.clock.now(), "info", "taking up what an earlier life had accepted", fields);
         }
         for StoredRecord { record, .. } in open {
             let admission: Value = serde_json::from_str(&record.data).unwrap_or(Value::Null);
             let Some((request, door)) = recorded_request(&admission) else {
                 self.log_error(
-                    "recovery",
+                    "a task could not be taken up again",
                     &format!(
                         "the record of task {} can't be read",
                         hex::encode(record.key.id)

@@ -161,6 +161,15 @@ impl Daemon {
         };
         let stop = CancellationToken::new();
         let now = self.clock.now();
+        let pool = &replica.pool;
+        let labels = [
+            &*pool.engine,
+            &*replica.engine_version,
+            &*pool.name,
+            &*replica.name,
+            &*task.class_name,
+        ];
+        self.metrics.tasks_started.with(&labels).add(1);
         task.progress_us
             .store(0, std::sync::atomic::Ordering::Relaxed);
         {

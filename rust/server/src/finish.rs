@@ -107,14 +107,7 @@ impl Daemon {
                 .add(1);
         }
         if let EndReason::Refused(refusal) = reason {
-            let body = refusal_body(refusal, None);
-            self.metrics
-                .tasks_rejected
-                .with(&[body.code.as_str(), engine])
-                .add(1);
-            if let Some(policy) = body.policy_label.as_deref() {
-                self.metrics.backpressure.with(&[engine, policy]).add(1);
-            }
+            self.count_refusal(engine, &refusal_body(refusal, None));
         }
         let Some(last) = run.attempts.last() else {
             return;
@@ -154,9 +147,6 @@ impl Daemon {
         let last = run.attempts.last();
         let started = last.map_or(self.clock.now(), |a| a.started);
         let mut line = json!({
-            "ts_ms": wall_ms(self.clock.now()),
-            "level": "info",
-            "event": "task_ended",
             "task_id": task.id(),
             "session_id": task.request.session_id.map(|id| format_uuid(&id)),
             "tenant_id": &*task.key.tenant,
@@ -184,7 +174,7 @@ impl Daemon {
             );
         }
         drop(run);
-        self.log.line(line);
+        self.log.line(self.clock.now(), "info", "task ended", line);
     }
 
     /// A task that ended before this life of the daemon (or long ago), back in memory for a while.

@@ -93,7 +93,7 @@ impl ReceiptKeys {
                     ));
                 }
             };
-            keys.published.push(json!({"key_id": doc.key_id, "algorithm": "ed25519", "public_key": public, "active": doc.active}));
+            keys.published.push(json!({"key_id": doc.key_id, "algorithm": "Ed25519", "public_hex": public, "active": doc.active}));
             if doc.active {
                 keys.active = secret;
             }

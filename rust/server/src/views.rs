@@ -229,8 +229,8 @@ pub fn state_name(state: PoolState) -> &'static str {
 /// The catalog state of a model, as far as its pool tells.
 fn model_state(state: PoolState) -> &'static str {
     if state == PoolState::Ready {
-        "active"
+        "Active"
     } else {
-        "draft"
+        "Draft"
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::framing::{Framer, Framing};
 use crate::grammar::Grammar;
@@ -22,7 +22,7 @@ pub struct EngineFault {
 }
 
 /// Kinds of faults that call for different reactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultClass {
     /// The engine refuses this request, and every replica would.
@@ -58,12 +58,11 @@ impl EngineFault {
 #[must_use]
 pub fn classify_response(grammar: &Grammar, status: u16, body: &[u8]) -> EngineFault {
     let mut found = Vec::new();
-    if let Some(event) = error_event(body) {
-        if grammar.paths.extract(&event, &mut found).is_ok() {
-            if let Some(fault) = error_in(grammar, &event, &found, Some(status)) {
-                return fault;
-            }
-        }
+    if let Some(event) = error_event(body)
+        && grammar.paths.extract(&event, &mut found).is_ok()
+        && let Some(fault) = error_in(grammar, &event, &found, Some(status))
+    {
+        return fault;
     }
     let message = format!("the engine answered with status: {status}");
     EngineFault::new(class_of_status(u32::from(status)), message)

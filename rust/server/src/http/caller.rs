@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use orchqueue_wire::errors::{Code, ErrorBody};
 
+use super::openai;
 use super::respond::error_response;
 use crate::daemon::Daemon;
 use crate::keys::{AuthError, Principal};
@@ -35,6 +36,15 @@ impl CorrelationId {
                 .filter(harmless)
                 .map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into),
         )
+    }
+
+    /// The one that the front has settled on for this request.
+    #[must_use]
+    pub fn of_request(extensions: &http::Extensions, headers: &HeaderMap) -> Self {
+        extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(|| Self::of(headers))
     }
 
     #[must_use]
@@ -76,11 +86,7 @@ impl FromRequestParts<Arc<Daemon>> for Caller {
         parts: &mut Parts,
         daemon: &Arc<Daemon>,
     ) -> Result<Self, Self::Rejection> {
-        let correlation = parts
-            .extensions
-            .get::<CorrelationId>()
-            .cloned()
-            .unwrap_or_else(|| CorrelationId::of(&parts.headers));
+        let correlation = CorrelationId::of_request(&parts.extensions, &parts.headers);
         match principal(&parts.headers, daemon).await {
             Ok(principal) => Ok(Self {
                 principal,
@@ -88,7 +94,11 @@ impl FromRequestParts<Arc<Daemon>> for Caller {
             }),
             Err(mut body) => {
                 body.correlation_id = Some(correlation.as_str().to_owned());
-                Err(error_response(body, None))
+                Err(if openai::is_door(parts.uri.path()) {
+                    openai::refusal(&body, None)
+                } else {
+                    error_response(body, None)
+                })
             }
         }
     }

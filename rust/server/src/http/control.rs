@@ -46,7 +46,7 @@ pub async fn forward(
         Err(e) => Err(e.to_string()),
     };
     answered.unwrap_or_else(|cause| {
-        daemon.log_error("control_unreachable", &cause);
+        daemon.log_error("the control app does not answer", &cause);
         let mut body = ErrorBody::new(Code::Internal, "the control plane does not answer")
             .with_reason("control_unreachable")
             .with_hint("see the log of the daemon; then send it again");

@@ -44,7 +44,7 @@ pub async fn serve(listener: TcpListener, daemon: Arc<Daemon>) {
             Ok(accepted) => accepted,
             Err(e) => {
                 // Out of file descriptors, most likely: let some close.
-                daemon.log_error("accept", &e);
+                daemon.log_error("no connection could be accepted", &e);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }

@@ -51,12 +51,26 @@ async fn answer(daemon: &Arc<Daemon>, caller: &Caller, request: Request, parse: 
             let (mut body, forecast) = failure.into_parts();
             body.correlation_id
                 .get_or_insert_with(|| caller.correlation.as_str().to_owned());
+            if body.message.contains("`model_ref`") {
+                // This door calls it by OpenAI's name.
+                body.message = body.message.replace("`model_ref`", "`model`");
+                body.param = Some("model".to_owned());
+            }
             refusal(&body, forecast)
         }
     }
 }
 
-fn refusal(body: &ErrorBody, forecast: Option<Forecast>) -> Response {
+/// Whether a path speaks OpenAI's protocol, its errors too.
+#[must_use]
+pub fn is_door(path: &str) -> bool {
+    matches!(
+        path,
+        "/v1/chat/completions" | "/v1/completions" | "/v1/models"
+    )
+}
+
+pub(super) fn refusal(body: &ErrorBody, forecast: Option<Forecast>) -> Response {
     with_headers(
         bytes_response(status_of(body), error_body(body)),
         body,

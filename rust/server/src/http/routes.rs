@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::StatusCode;
 use orchqueue_wire::errors::{Code, ErrorBody, reason};
 use serde_json::json;
 
-use super::caller::Caller;
+use super::caller::{Caller, CorrelationId};
 use super::respond::{error_response, json_response};
 use super::{control, openai, tasks};
 use crate::daemon::Daemon;
@@ -60,9 +60,11 @@ async fn receipt_keys(State(daemon): State<Arc<Daemon>>, _caller: Caller) -> Res
     json_response(StatusCode::OK, &daemon.receipt_keys.published())
 }
 
-async fn method_not_allowed() -> Response {
-    let body = ErrorBody::new(Code::InvalidParams, "this path does not take this method")
+async fn method_not_allowed(request: Request) -> Response {
+    let mut body = ErrorBody::new(Code::InvalidParams, "this path does not take this method")
         .with_reason(reason::METHOD_NOT_ALLOWED)
         .with_hint("the `Allow` header lists the methods");
+    let correlation = CorrelationId::of_request(request.extensions(), request.headers());
+    body.correlation_id = Some(correlation.as_str().to_owned());
     error_response(body, None)
 }
