@@ -196,7 +196,7 @@ fn head_of(bytes: &[u8], start: usize, end: usize) -> u64 {
         None => bytes[start..end]
             .iter()
             .rev()
-            .fold(0, |head, byte| head << 8 | u64::from(*byte)),
+            .fold(0, |head, byte| (head << 8) | u64::from(*byte)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing in this crate does I/O, reads a clock or draws a random number.
 
 pub mod adapter;
+mod answer;
 pub mod digest;
 pub mod encode;
 pub mod errors;

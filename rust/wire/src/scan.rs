@@ -327,7 +327,7 @@ impl OpenContainers {
         if self.depth == MAX_DEPTH {
             return Err(Malformed);
         }
-        self.objects = self.objects << 1 | u128::from(object);
+        self.objects = (self.objects << 1) | u128::from(object);
         self.depth += 1;
         Ok(())
     }
@@ -352,8 +352,8 @@ fn next_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let block = u64::from_le_bytes(*block);
-        let quote = block ^ ONES * u64::from(b'"');
-        let backslash = block ^ ONES * u64::from(b'\\');
+        let quote = block ^ (ONES * u64::from(b'"'));
+        let backslash = block ^ (ONES * u64::from(b'\\'));
         let hits = (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash)
             | (block.wrapping_sub(ONES * 0x20) & !block);

@@ -32,11 +32,12 @@ impl TextDecoder {
 
     /// Appends the text of a JSON string (what is between its quotes, checked before) to `out`.
     pub(crate) fn push(&mut self, raw: &[u8], escaped: bool, out: &mut String) {
-        if !escaped && !self.is_holding() {
-            if let Ok(text) = std::str::from_utf8(raw) {
-                out.push_str(text);
-                return;
-            }
+        if !escaped
+            && !self.is_holding()
+            && let Ok(text) = std::str::from_utf8(raw)
+        {
+            out.push_str(text);
+            return;
         }
         if !raw.is_empty() {
             self.push_slowly(raw, out);
@@ -134,7 +135,7 @@ fn push_char(code: u32, out: &mut Vec<u8>) {
 fn hex(digits: &[u8]) -> u16 {
     digits.iter().take(4).fold(0, |unit, digit| {
         let value = char::from(*digit).to_digit(16).unwrap_or(0);
-        unit << 4 | value as u16
+        (unit << 4) | value as u16
     })
 }
 

@@ -1,5 +1,11 @@
 //! What each engine's streams read as: text, ids, usage, and how they ended.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test file: a failure is a panic"
+)]
+
 mod recorded;
 
 use orchqueue_wire::reader::{

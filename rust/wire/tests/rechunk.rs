@@ -2,6 +2,8 @@
 //!
 //! The checker is held against a reader that treats every piece as whole events: it must be caught.
 
+#![allow(clippy::unwrap_used, reason = "a test file: a failure is a panic")]
+
 mod recorded;
 
 use std::sync::Arc;
