@@ -1,0 +1,686 @@
+//! The scheduler's behaviour, one small story per rule.
+
+use orchqueue_core::{
+    Action, AttemptEnd, AttemptNo, ClassConfig, ClassNo, Config, EndReason, Forecast, FullPolicy,
+    Input, PoolNo, PoolSpec, PoolState, Refusal, ReplicaNo, ReplicaSpec, Scheduler, SessionKey,
+    SetNo, StopReason, TaskNo, TaskSpec, TaskState, TenantNo, Time, TimeoutKind, Timeouts,
+};
+
+const HIGH: ClassNo = ClassNo(0);
+const LOW: ClassNo = ClassNo(1);
+const SESSION: SessionKey = SessionKey(TenantNo(0), 7);
+
+/// A scheduler with a clock that only the story moves.
+struct Story {
+    scheduler: Scheduler,
+    now: Time,
+}
+
+fn class(weight: u32, capacity: usize, full_policy: FullPolicy) -> ClassConfig {
+    ClassConfig {
+        weight,
+        capacity,
+        full_policy,
+        max_wait_ms: None,
+    }
+}
+
+fn config() -> Config {
+    Config {
+        classes: vec![
+            class(4, 2, FullPolicy::Reject),
+            class(1, 2, FullPolicy::DropLru),
+        ],
+        session_ttl_ms: 60_000,
+        session_max_turns: 2,
+        max_attempts: 3,
+        reclaim_ms: 500,
+    }
+}
+
+fn spec(task: u64) -> TaskSpec {
+    TaskSpec {
+        task: TaskNo(task),
+        tenant: TenantNo(0),
+        class: HIGH,
+        session: None,
+        eligible: vec![PoolNo(0)],
+        strict: false,
+        strict_explicit: false,
+        tokens_in_estimate: 10,
+        tokens_out_max: 100,
+        tokens_out_expected: None,
+        deadline: None,
+        recovered: false,
+    }
+}
+
+impl Story {
+    fn empty(config: Config) -> Self {
+        Self {
+            scheduler: Scheduler::new(config),
+            now: Time(1_000_000),
+        }
+    }
+
+    /// One ready pool with a ready replica of one slot for each set given.
+    fn with_sets(config: Config, sets: &[u32]) -> Self {
+        let mut story = Self::empty(config);
+        story.pool(0, PoolState::Ready);
+        for (replica, set) in (1..).zip(sets) {
+            story.replica(replica, 0, *set);
+        }
+        story
+    }
+
+    fn one_slot() -> Self {
+        Self::with_sets(config(), &[0])
+    }
+
+    fn feed(&mut self, input: Input) -> Vec<Action> {
+        self.scheduler.handle(self.now, input)
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Action> {
+        self.now = self.now.plus_ms(ms);
+        self.feed(Input::Tick)
+    }
+
+    fn pool(&mut self, pool: u32, state: PoolState) -> Vec<Action> {
+        self.feed(Input::PoolSet(PoolSpec {
+            pool: PoolNo(pool),
+            timeouts: Timeouts {
+                first_token_ms: 1000,
+                idle_ms: 100,
+                wall_ms: 5000,
+            },
+            state,
+        }))
+    }
+
+    fn replica(&mut self, replica: u32, pool: u32, set: u32) -> Vec<Action> {
+        self.feed(Input::ReplicaAdded(ReplicaSpec {
+            replica: ReplicaNo(replica),
+            pool: PoolNo(pool),
+            set: SetNo(set),
+            slots: 1,
+            reproducible: set == 9,
+        }));
+        self.feed(Input::ReplicaReady(ReplicaNo(replica)))
+    }
+
+    fn submit(&mut self, spec: TaskSpec) -> Vec<Action> {
+        self.feed(Input::Submit(Box::new(spec)))
+    }
+
+    fn submit_all(&mut self, tasks: std::ops::RangeInclusive<u64>) {
+        for task in tasks {
+            self.submit(spec(task));
+        }
+    }
+
+    fn cancel(&mut self, task: u64) -> Vec<Action> {
+        self.feed(Input::Cancel(TaskNo(task)))
+    }
+
+    fn token(&mut self, task: u64, at: Time) -> Vec<Action> {
+        self.feed(Input::Progress {
+            task: TaskNo(task),
+            attempt: AttemptNo(1),
+            at,
+            tokens_out: 1,
+        })
+    }
+
+    fn ended(&mut self, task: u64, attempt: u32, end: AttemptEnd) -> Vec<Action> {
+        self.feed(Input::AttemptEnded {
+            task: TaskNo(task),
+            attempt: AttemptNo(attempt),
+            end,
+        })
+    }
+
+    fn finish(&mut self, task: u64) -> Vec<Action> {
+        self.ended(
+            task,
+            1,
+            AttemptEnd::Finished {
+                tokens_in: 10,
+                tokens_out: 100,
+            },
+        )
+    }
+
+    fn state(&self, task: u64) -> Option<TaskState> {
+        self.scheduler.task(TaskNo(task)).map(|view| view.state)
+    }
+}
+
+fn start(task: u64, attempt: u32, replica: u32) -> Action {
+    Action::Start {
+        task: TaskNo(task),
+        attempt: AttemptNo(attempt),
+        replica: ReplicaNo(replica),
+    }
+}
+
+fn stop(task: u64, replica: u32, reason: StopReason) -> Action {
+    Action::Stop {
+        task: TaskNo(task),
+        attempt: AttemptNo(1),
+        replica: ReplicaNo(replica),
+        reason,
+    }
+}
+
+fn end(task: u64, reason: EndReason) -> Action {
+    Action::End {
+        task: TaskNo(task),
+        reason,
+    }
+}
+
+fn probe(replica: u32) -> Action {
+    Action::Probe {
+        replica: ReplicaNo(replica),
+    }
+}
+
+fn refusal(actions: &[Action]) -> Option<Refusal> {
+    actions.iter().find_map(|action| match action {
+        Action::Rejected { refusal, .. } => Some(*refusal),
+        _ => None,
+    })
+}
+
+const FAILED: AttemptEnd = AttemptEnd::Failed { resumable: true };
+
+#[test]
+fn a_free_slot_takes_the_task_at_once() {
+    let mut story = Story::one_slot();
+    let forecast = Forecast {
+        position: 0,
+        start_ms: Some(0),
+    };
+    let admitted = Action::Admitted {
+        task: TaskNo(1),
+        pool: PoolNo(0),
+        forecast,
+    };
+    assert_eq!(story.submit(spec(1)), [admitted, start(1, 1, 1)]);
+    assert_eq!(story.finish(1), [end(1, EndReason::Finished)]);
+    assert!(story.scheduler.is_idle());
+}
+
+#[test]
+fn a_full_queue_rejects_with_position_and_measured_retry_after() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    story.wait(800);
+    story.finish(1);
+    story.submit_all(2..=4);
+    let rejected = Action::Rejected {
+        task: TaskNo(5),
+        refusal: Refusal::QueueFull(FullPolicy::Reject),
+        retry_after_ms: Some(800),
+        forecast: Forecast {
+            position: 2,
+            start_ms: Some(2000),
+        },
+    };
+    assert_eq!(story.submit(spec(5)), [rejected]);
+    assert_eq!(story.scheduler.queue_depth(PoolNo(0), HIGH), 2);
+}
+
+#[test]
+fn drop_lru_ends_the_oldest_but_never_one_that_was_started() {
+    let mut story = Story::one_slot();
+    let low = |task| TaskSpec {
+        class: LOW,
+        ..spec(task)
+    };
+    story.submit(low(1));
+    story.submit(low(2));
+    story.submit(low(3));
+    let evicted = EndReason::Refused(Refusal::Evicted(FullPolicy::DropLru));
+    assert_eq!(story.submit(low(4))[0], end(2, evicted));
+    // Task 1 comes back from a lost attempt: it is older than 3, yet 3 gives way.
+    story.ended(1, 1, FAILED);
+    assert_eq!(story.submit(low(5))[0], end(3, evicted));
+    assert_eq!(story.state(1), Some(TaskState::Queued));
+}
+
+#[test]
+fn shed_low_priority_ends_the_newest_of_the_lower_class() {
+    let mut high = class(4, 1, FullPolicy::ShedLowPriority);
+    high.max_wait_ms = None;
+    let classes = vec![high, class(1, 2, FullPolicy::Reject)];
+    let mut story = Story::with_sets(
+        Config {
+            classes,
+            ..config()
+        },
+        &[0],
+    );
+    story.submit_all(1..=2);
+    for task in 3..=4 {
+        story.submit(TaskSpec {
+            class: LOW,
+            ..spec(task)
+        });
+    }
+    let evicted = EndReason::Refused(Refusal::Evicted(FullPolicy::ShedLowPriority));
+    assert_eq!(story.submit(spec(5))[0], end(4, evicted));
+    assert_eq!(story.submit(spec(6))[0], end(3, evicted));
+    let full = Refusal::QueueFull(FullPolicy::ShedLowPriority);
+    assert_eq!(refusal(&story.submit(spec(7))), Some(full));
+}
+
+#[test]
+fn cancel_of_a_queued_task_is_an_end_and_nothing_else() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    assert_eq!(story.cancel(2), [end(2, EndReason::Canceled)]);
+    assert_eq!(story.cancel(2), []);
+}
+
+#[test]
+fn cancel_of_a_started_task_keeps_the_slot_until_the_engine_is_idle() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    let stopped = stop(1, 1, StopReason::Canceled);
+    assert_eq!(story.cancel(1), [stopped, end(1, EndReason::Canceled)]);
+    assert_eq!(story.ended(1, 1, AttemptEnd::Stopped), []);
+    assert_eq!(story.scheduler.replica(ReplicaNo(1)).unwrap().reclaiming, 1);
+    let idle = Input::SlotIdle {
+        replica: ReplicaNo(1),
+        task: TaskNo(1),
+    };
+    assert_eq!(story.feed(idle.clone()), [start(2, 1, 1)]);
+    assert_eq!(story.feed(idle), [], "a second report frees nothing");
+}
+
+#[test]
+fn an_engine_that_finished_before_the_stop_reached_it_is_free() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    story.cancel(1);
+    assert_eq!(story.finish(1), [start(2, 1, 1)]);
+}
+
+#[test]
+fn late_news_of_an_ended_task_tells_nothing() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    story.cancel(1);
+    let now = story.now;
+    assert_eq!(story.token(1, now), []);
+    assert_eq!(story.wait(10_000).len(), 1, "the probe of its slot only");
+}
+
+#[test]
+fn a_slot_that_does_not_come_back_has_its_replica_probed() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    story.cancel(1);
+    assert_eq!(story.wait(499), []);
+    assert_eq!(story.wait(1), [probe(1)]);
+    assert_eq!(story.wait(10_000), [], "asked for once");
+    let ready = Input::ReplicaReady(ReplicaNo(1));
+    assert_eq!(story.feed(ready), [start(2, 1, 1)]);
+    assert_eq!(story.scheduler.replica(ReplicaNo(1)).unwrap().reclaiming, 0);
+}
+
+#[test]
+fn a_resumable_failure_goes_on_elsewhere_in_the_same_set() {
+    let mut story = Story::with_sets(config(), &[0, 1, 0]);
+    story.submit(spec(1));
+    assert_eq!(story.ended(1, 1, FAILED), [probe(1), start(1, 2, 3)]);
+    let failed_again = story.ended(1, 2, FAILED);
+    assert_eq!(
+        failed_again,
+        [probe(3)],
+        "the free replica is of another set"
+    );
+    story.feed(Input::ReplicaReady(ReplicaNo(1)));
+    assert_eq!(story.state(1), Some(TaskState::Started));
+    let exhausted = [probe(1), end(1, EndReason::ReplicaExhausted)];
+    assert_eq!(story.ended(1, 3, FAILED), exhausted);
+}
+
+#[test]
+fn a_task_that_comes_back_goes_before_all_that_wait() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=3);
+    assert_eq!(story.ended(1, 1, FAILED), [probe(1)]);
+    let ready = Input::ReplicaReady(ReplicaNo(1));
+    assert_eq!(story.feed(ready), [start(1, 2, 1)]);
+}
+
+#[test]
+fn a_failure_that_cannot_be_resumed_resets_the_worker() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    let failed = AttemptEnd::Failed { resumable: false };
+    let reset = [probe(1), end(1, EndReason::WorkerReset)];
+    assert_eq!(story.ended(1, 1, failed), reset);
+}
+
+#[test]
+fn a_refused_request_does_not_hurt_the_replica() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    let next = [end(1, EndReason::EngineRefused), start(2, 1, 1)];
+    assert_eq!(story.ended(1, 1, AttemptEnd::Refused), next);
+}
+
+#[test]
+fn a_busy_replica_rests_and_its_task_goes_elsewhere_or_waits() {
+    let mut story = Story::with_sets(config(), &[0, 0]);
+    story.submit(spec(1));
+    let busy = |retry_after_ms| AttemptEnd::Busy { retry_after_ms };
+    assert_eq!(story.ended(1, 1, busy(Some(300))), [start(1, 2, 2)]);
+    let view = story.scheduler.replica(ReplicaNo(1)).unwrap();
+    assert!(view.ready && view.resting);
+    assert_eq!(story.ended(1, 2, busy(None)), []);
+    assert_eq!(story.wait(299), []);
+    assert_eq!(story.wait(1), [start(1, 3, 1)]);
+}
+
+#[test]
+fn the_first_token_is_waited_for_no_longer_than_its_time() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    assert_eq!(story.wait(999), []);
+    let kind = TimeoutKind::FirstToken;
+    let timed_out = [
+        stop(1, 1, StopReason::TimedOut(kind)),
+        end(1, EndReason::TimedOut(kind)),
+    ];
+    assert_eq!(story.wait(1), timed_out);
+}
+
+#[test]
+fn an_idle_stream_is_asked_and_then_ended() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    let first = story.now;
+    story.token(1, first);
+    assert_eq!(story.state(1), Some(TaskState::Streaming));
+    let asked = [Action::ReportProgress {
+        task: TaskNo(1),
+        attempt: AttemptNo(1),
+    }];
+    assert_eq!(story.wait(100), asked);
+    let later = Time(story.now.0 - 30_000);
+    assert_eq!(story.token(1, later), []);
+    assert_eq!(story.wait(69), []);
+    assert_eq!(story.scheduler.next_wakeup(), Some(story.now.plus_ms(1)));
+    assert_eq!(story.wait(1), asked);
+    let kind = TimeoutKind::Idle;
+    let timed_out = [
+        stop(1, 1, StopReason::TimedOut(kind)),
+        end(1, EndReason::TimedOut(kind)),
+    ];
+    assert_eq!(story.token(1, later), timed_out);
+}
+
+#[test]
+fn an_unanswered_question_counts_as_idle() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    let first = story.now;
+    story.token(1, first);
+    story.wait(100);
+    let ended = end(1, EndReason::TimedOut(TimeoutKind::Idle));
+    assert_eq!(story.wait(1000).last(), Some(&ended));
+}
+
+#[test]
+fn a_stream_that_goes_on_is_ended_by_the_wall_time() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    let mut actions = Vec::new();
+    for _ in 0..100 {
+        let now = story.now;
+        story.token(1, now);
+        actions = story.wait(50);
+    }
+    let ended = end(1, EndReason::TimedOut(TimeoutKind::Wall));
+    assert_eq!(actions.last(), Some(&ended));
+}
+
+#[test]
+fn a_deadline_that_the_forecast_misses_is_refused_before_the_queue() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    story.wait(800);
+    story.finish(1);
+    let within = |story: &Story, task, ms| TaskSpec {
+        deadline: Some(story.now.plus_ms(ms)),
+        ..spec(task)
+    };
+    let late = within(&story, 2, 799);
+    assert_eq!(refusal(&story.submit(late)), Some(Refusal::DeadlineUnmet));
+    let short = TaskSpec {
+        tokens_out_expected: Some(10),
+        ..within(&story, 3, 799)
+    };
+    assert_eq!(refusal(&story.submit(short)), None);
+    let recovered = TaskSpec {
+        recovered: true,
+        ..within(&story, 4, 0)
+    };
+    assert_eq!(refusal(&story.submit(recovered)), None);
+}
+
+#[test]
+fn a_queued_task_ends_when_its_deadline_cannot_be_met_and_a_started_one_does_not() {
+    let mut story = Story::one_slot();
+    let soon = |story: &Story, task| TaskSpec {
+        deadline: Some(story.now.plus_ms(200)),
+        ..spec(task)
+    };
+    let (first, second) = (soon(&story, 1), soon(&story, 2));
+    story.submit(first);
+    story.submit(second);
+    let unmet = end(2, EndReason::Refused(Refusal::DeadlineUnmet));
+    assert_eq!(story.wait(199), []);
+    assert_eq!(story.wait(2), [unmet]);
+    story.ended(1, 1, FAILED);
+    assert_eq!(story.wait(500), []);
+    assert_eq!(story.state(1), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_session_returns_to_its_replica_and_runs_out_of_turns() {
+    let mut story = Story::with_sets(config(), &[0, 0]);
+    let turn = |task| TaskSpec {
+        session: Some(SESSION),
+        ..spec(task)
+    };
+    story.submit(spec(1));
+    assert_eq!(story.submit(turn(2))[1], start(2, 1, 2));
+    story.finish(1);
+    story.finish(2);
+    assert_eq!(story.submit(turn(3))[1], start(3, 1, 2));
+    let exhausted = Some(Refusal::SessionTurnsExhausted);
+    assert_eq!(refusal(&story.submit(turn(4))), exhausted);
+    story.finish(3);
+    let view = story.scheduler.session(story.now, SESSION).unwrap();
+    assert_eq!((view.turns, view.ttl_ms_remaining), (2, 60_000));
+    story.wait(60_000);
+    assert!(story.scheduler.session(story.now, SESSION).is_none());
+    assert_eq!(refusal(&story.submit(turn(5))), None);
+}
+
+#[test]
+fn an_explicit_strict_task_is_refused_where_nobody_keeps_the_promise() {
+    let mut story = Story::one_slot();
+    let strict = |task, strict_explicit| TaskSpec {
+        strict: true,
+        strict_explicit,
+        ..spec(task)
+    };
+    let refused = refusal(&story.submit(strict(1, true)));
+    assert_eq!(refused, Some(Refusal::NoReproducibleReplica));
+    // An inherited one waits for such a replica and does not hold back the others.
+    story.submit(strict(2, false));
+    assert_eq!(story.submit(spec(3))[1], start(3, 1, 1));
+    assert_eq!(story.replica(2, 0, 9), [start(2, 1, 2)]);
+}
+
+#[test]
+fn a_task_is_bound_to_the_pool_that_starts_it_first() {
+    let mut story = Story::one_slot();
+    story.pool(1, PoolState::Ready);
+    story.replica(2, 1, 0);
+    let either = |task| TaskSpec {
+        eligible: vec![PoolNo(0), PoolNo(1)],
+        ..spec(task)
+    };
+    assert_eq!(story.submit(either(1))[1], start(1, 1, 1));
+    assert_eq!(story.submit(either(2))[1], start(2, 1, 2));
+    story.submit(either(3));
+    assert_eq!(story.scheduler.task(TaskNo(3)).unwrap().pool, PoolNo(0));
+    story.submit(either(4));
+    assert_eq!(story.scheduler.task(TaskNo(4)).unwrap().pool, PoolNo(1));
+}
+
+#[test]
+fn a_draining_pool_hands_over_what_it_can_and_finishes_the_rest() {
+    let mut story = Story::one_slot();
+    story.pool(1, PoolState::Ready);
+    story.submit_all(1..=2);
+    let either = TaskSpec {
+        class: LOW,
+        eligible: vec![PoolNo(0), PoolNo(1)],
+        ..spec(3)
+    };
+    story.submit(either);
+    assert_eq!(story.scheduler.task(TaskNo(3)).unwrap().pool, PoolNo(0));
+    story.pool(0, PoolState::Draining);
+    assert_eq!(story.scheduler.task(TaskNo(3)).unwrap().pool, PoolNo(1));
+    assert_eq!(refusal(&story.submit(spec(4))), Some(Refusal::PoolUnready));
+    let next = [end(1, EndReason::Finished), start(2, 1, 1)];
+    assert_eq!(story.finish(1), next);
+}
+
+#[test]
+fn a_failed_or_removed_pool_ends_what_waits_and_lets_finish_what_runs() {
+    for gone in [None, Some(PoolState::Failed)] {
+        let mut story = Story::one_slot();
+        story.submit_all(1..=2);
+        let actions = match gone {
+            Some(state) => story.pool(0, state),
+            None => story.feed(Input::PoolRemoved(PoolNo(0))),
+        };
+        let unavailable = EndReason::Refused(Refusal::PoolUnavailable);
+        assert_eq!(actions, [end(2, unavailable)]);
+        assert_eq!(story.finish(1), [end(1, EndReason::Finished)]);
+        let refused = match gone {
+            Some(_) => Refusal::PoolUnready,
+            None => Refusal::PoolUnavailable,
+        };
+        assert_eq!(refusal(&story.submit(spec(3))), Some(refused));
+    }
+}
+
+#[test]
+fn a_task_whose_set_is_gone_for_good_does_not_wait_for_ever() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    story.feed(Input::ReplicaRemoved(ReplicaNo(1)));
+    assert_eq!(story.ended(1, 1, FAILED), []);
+    story.replica(2, 0, 5);
+    assert_eq!(story.wait(4999), []);
+    assert_eq!(story.wait(1), [end(1, EndReason::WorkerReset)]);
+    assert!(story.scheduler.replica(ReplicaNo(1)).is_none());
+}
+
+#[test]
+fn a_starting_pool_queues_and_recovered_tasks_know_no_bounds() {
+    let mut story = Story::empty(config());
+    story.pool(0, PoolState::Starting);
+    for task in 1..=5 {
+        let recovered = TaskSpec {
+            recovered: true,
+            ..spec(task)
+        };
+        assert_eq!(refusal(&story.submit(recovered)), None);
+    }
+    let full = Refusal::QueueFull(FullPolicy::Reject);
+    assert_eq!(refusal(&story.submit(spec(6))), Some(full));
+    assert_eq!(story.scheduler.queue_depth(PoolNo(0), HIGH), 5);
+    let forecast = story.scheduler.task(TaskNo(4)).unwrap().forecast;
+    assert_eq!((forecast.position, forecast.start_ms), (3, None));
+}
+
+#[test]
+fn under_contention_the_classes_share_by_weight() {
+    let classes = vec![
+        class(4, 100, FullPolicy::Reject),
+        class(1, 100, FullPolicy::Reject),
+    ];
+    let mut story = Story::with_sets(
+        Config {
+            classes,
+            ..config()
+        },
+        &[0],
+    );
+    let mut next = 1;
+    for class in [LOW, HIGH] {
+        for _ in 0..50 {
+            story.submit(TaskSpec {
+                class,
+                ..spec(next)
+            });
+            next += 1;
+        }
+    }
+    // Task 1 runs; the next fifty dispatches are shared.
+    let (mut running, mut high) = (1, 0);
+    for _ in 0..50 {
+        let actions = story.finish(running);
+        let Some(Action::Start { task, .. }) = actions.last() else {
+            panic!("a slot was left free: {actions:?}");
+        };
+        running = task.0;
+        high += u32::from(running > 50);
+    }
+    assert!((40..=41).contains(&high), "{high} of 50");
+}
+
+#[test]
+fn after_stop_admitting_only_what_was_accepted_goes_on() {
+    let mut story = Story::one_slot();
+    story.submit_all(1..=2);
+    story.feed(Input::StopAdmitting);
+    assert_eq!(refusal(&story.submit(spec(3))), Some(Refusal::ShuttingDown));
+    assert_eq!(story.finish(1).last(), Some(&start(2, 1, 1)));
+}
+
+#[test]
+fn a_number_that_is_alive_is_refused_and_stays_as_it_was() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    let refused = refusal(&story.submit(spec(1)));
+    assert_eq!(refused, Some(Refusal::DuplicateTask));
+    assert_eq!(story.finish(1), [end(1, EndReason::Finished)]);
+    let unknown = TaskSpec {
+        eligible: vec![],
+        ..spec(2)
+    };
+    let refused = refusal(&story.submit(unknown));
+    assert_eq!(refused, Some(Refusal::PoolUnavailable));
+}
+
+#[test]
+fn a_clock_that_goes_back_does_no_harm() {
+    let mut story = Story::one_slot();
+    story.submit(spec(1));
+    story.now = Time(0);
+    assert_eq!(story.wait(500), []);
+    assert_eq!(story.finish(1), [end(1, EndReason::Finished)]);
+}
