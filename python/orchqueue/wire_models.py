@@ -406,7 +406,7 @@ class CompletionRequest(BaseModel):
     min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
-    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=0, le=2147483647)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     ignore_eos: bool | None = None
@@ -576,7 +576,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    status: Literal['ready', 'draining']
+    status: Literal['ready', 'starting', 'draining']
 
 
 PoolState = TypeAliasType("PoolState", Literal['starting', 'ready', 'draining', 'failed'])
@@ -867,7 +867,7 @@ class TaskRequest(BaseModel):
     min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
-    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=0, le=2147483647)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     stop: Stop | None = None
@@ -949,7 +949,7 @@ class ChatCompletionRequest(BaseModel):
     min_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     typical_p: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     repeat_penalty: Annotated[float | None, Field(ge=0.01, le=2.0)] = None
-    repeat_last_n: Annotated[int | None, Field(ge=-1, le=2147483647)] = None
+    repeat_last_n: Annotated[int | None, Field(ge=0, le=2147483647)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2.0, le=2.0)] = None
     ignore_eos: bool | None = None

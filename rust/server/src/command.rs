@@ -138,6 +138,10 @@ impl Daemon {
             Command::KeysSet { pepper_hex, keys } => {
                 let table = KeyTable::new(&pepper_hex, keys, self.config.server.is_loopback())
                     .map_err(refused)?;
+                // The pools are known by now: what was accepted earlier goes before whatever comes next.
+                self.runtime
+                    .block_on(self.recover())
+                    .map_err(|e| refused(e.to_string()))?;
                 self.keys.set(table);
             }
             Command::PoolSet(doc) => self.set_pool(*doc)?,

@@ -52,6 +52,7 @@ pub struct Daemon {
     /// Cancelled when the daemon is over: every connection and loop ends.
     pub stopped: CancellationToken,
     draining: AtomicBool,
+    recovered: AtomicBool,
     lingering: Mutex<VecDeque<(Time, u64, Arc<Task>)>>,
 }
 
@@ -144,6 +145,7 @@ impl Owner {
             runtime: runtime.handle().clone(),
             stopped: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            recovered: AtomicBool::new(false),
             lingering: Mutex::default(),
             config,
         });
@@ -153,10 +155,11 @@ impl Owner {
         })
     }
 
-    /// Takes up what an earlier life had accepted, then opens the front door; returns its address.
+    /// Opens the front door; returns its address. Requests wait until the control plane has told its pools and,
+    /// with the first keys, that it is there: then what an earlier life had accepted is taken up before them.
     ///
     /// # Errors
-    /// [`StartError::Bind`] when the address is taken, [`StartError::Journal`] when the journal can't be read.
+    /// [`StartError::Bind`] when the address is taken.
     pub fn start(&self) -> Result<String, StartError> {
         let daemon = Arc::clone(&self.daemon);
         daemon.runtime.clone().block_on(async move {
@@ -164,7 +167,6 @@ impl Owner {
             let address = listener
                 .local_addr()
                 .map_or_else(|_| daemon.config.server.host.clone(), |a| a.to_string());
-            daemon.recover().await?;
             tokio::spawn(Arc::clone(&daemon).keep_time());
             tokio::spawn(Arc::clone(&daemon).sweep());
             tokio::spawn(crate::http::front::serve(listener, daemon));
@@ -269,11 +271,26 @@ impl Daemon {
         }
     }
 
-    async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
+    /// Whether the tasks of an earlier life are back in the queue.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// Admits again, once and in their order, the accepted tasks of an earlier life that had not ended.
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
+        if self.recovered() {
+            return Ok(());
+        }
         let open = self.journal.open_tasks()?;
         if !open.is_empty() {
             let fields = json!({"open_tasks": open.len()});
-            self.log.line(self.clock.now(), "info", "taking up what an earlier life had accepted", fields);
+            self.log.line(
+                self.clock.now(),
+                "info",
+                "taking up what an earlier life had accepted",
+                fields,
+            );
         }
         for StoredRecord { record, .. } in open {
             let admission: Value = serde_json::from_str(&record.data).unwrap_or(Value::Null);
@@ -303,6 +320,7 @@ impl Daemon {
                 self.end_unrecoverable(&record, &admission, *refused.body);
             }
         }
+        self.recovered.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -59,8 +59,10 @@ impl ParamError {
     /// A field whose value is not what is allowed.
     pub fn wrong(field: &str, allowed: &str, got: &Value) -> Self {
         let names = |words: &[&str]| words.iter().any(|word| allowed.contains(word));
+        // A number is no secret and the quickest way to see the mistake; text is never repeated.
+        let number = got.to_string();
         let got = match got {
-            Value::Number(_) if names(&["number", "integer"]) => "another number",
+            Value::Number(_) if names(&["number", "integer"]) => number.as_str(),
             Value::String(_) if names(&["one of", "uuid", "characters", "string"]) => {
                 "another string"
             }

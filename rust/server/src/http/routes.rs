@@ -45,12 +45,18 @@ async fn healthz(State(daemon): State<Arc<Daemon>>) -> Response {
     )
 }
 
-/// The journal is recovered before the port opens, so listening is ready; pools report by their health.
+/// Ready once the journal is recovered; pools report by their health.
 async fn readyz(State(daemon): State<Arc<Daemon>>) -> Response {
     if daemon.draining() {
         return json_response(
             StatusCode::SERVICE_UNAVAILABLE,
             &json!({"status": "draining"}),
+        );
+    }
+    if !daemon.recovered() {
+        return json_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"status": "starting"}),
         );
     }
     json_response(StatusCode::OK, &json!({"status": "ready"}))

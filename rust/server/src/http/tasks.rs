@@ -267,7 +267,7 @@ fn key(caller: &Caller, id: &str) -> Result<Key, ErrorBody> {
 
 fn find(daemon: &Arc<Daemon>, caller: &Caller, id: &str) -> Result<Arc<Task>, Failure> {
     let found = daemon.find(&key(caller, id)?)?;
-    found.ok_or_else(|| not_found("task").into())
+    found.ok_or_else(|| not_found(&format!("task `{id}`")).into())
 }
 
 /// `GET /v1/tasks/{id}`.
@@ -359,7 +359,7 @@ pub async fn session(
     let view = key(&caller, &id).and_then(|key| {
         daemon
             .session_view(&key.tenant, key.id)
-            .ok_or_else(|| not_found("session"))
+            .ok_or_else(|| not_found(&format!("session `{id}`")))
     });
     match view {
         Ok(view) => json_response(StatusCode::OK, &view),
@@ -382,7 +382,7 @@ pub async fn close_session(
             tenant
                 .filter(|_| known)
                 .map(|t| SessionKey(t, u128::from_be_bytes(key.id)))
-                .ok_or_else(|| not_found("session"))
+                .ok_or_else(|| not_found(&format!("session `{id}`")))
         });
     match closed {
         Ok(session) => {
