@@ -239,13 +239,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn test_any_text_survives_any_cut(text in ".{0,40}", cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5)) {
+        fn test_any_text_survives_any_cut(
+            text in r"[^\\]{0,40}", cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5)
+        ) {
             let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
             places.extend([0, text.len()]);
             places.sort_unstable();
-            let escaped = text.contains('\\');
             let pieces: Vec<&[u8]> = places.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
-            prop_assume!(!escaped);
             prop_assert_eq!(decode(&pieces), (text.clone(), false));
         }
 
