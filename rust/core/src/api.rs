@@ -93,7 +93,7 @@ pub struct Timeouts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolState {
-    /// Replicas are still being started: tasks are queued.
+    /// Replicas are still being started: tasks are queued, and placed on those that are ready already.
     Starting,
     /// Tasks are queued and placed.
     Ready,

@@ -93,9 +93,7 @@ impl RankedSet {
             return false;
         }
         let new = self.allocate(key);
-        let (smaller, larger) = self.split(self.root, key);
-        let left = self.merge(smaller, new);
-        self.root = self.merge(left, larger);
+        self.root = self.insert_below(self.root, new);
         true
     }
 
@@ -174,6 +172,30 @@ impl RankedSet {
     fn resize(&mut self, at: u32) {
         let node = self.node(at);
         self.nodes[at as usize].size = self.size(node.left) + self.size(node.right) + 1;
+    }
+
+    /// Goes down to where the new node's priority belongs; the subtree there becomes its two branches.
+    fn insert_below(&mut self, at: u32, new: u32) -> u32 {
+        if at == NIL {
+            return new;
+        }
+        let (node, key) = (self.node(at), self.node(new).key);
+        if priority(key) > priority(node.key) {
+            let (smaller, larger) = self.split(at, key);
+            self.nodes[new as usize].left = smaller;
+            self.nodes[new as usize].right = larger;
+            self.resize(new);
+            return new;
+        }
+        if key < node.key {
+            let below = self.insert_below(node.left, new);
+            self.nodes[at as usize].left = below;
+        } else {
+            let below = self.insert_below(node.right, new);
+            self.nodes[at as usize].right = below;
+        }
+        self.nodes[at as usize].size += 1;
+        at
     }
 
     /// Two trees out of one: members smaller than `key`, and the others.

@@ -13,7 +13,7 @@ use proptest::test_runner::{Config as Runs, TestRunner};
 use sabotage::Sabotage;
 use world::{Move, Step, World};
 
-const CASES: u32 = 250;
+const CASES: u32 = 500;
 
 /// The world comes to rest and the auditor does not find this violation, in any case.
 fn never(violation: Violation) {
