@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +24,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 _WORDS = re.compile(r"\s*\S+|\s+$")
-#: How soon a waiting reply notices that its caller has left.
-_STEP_S = 0.01
+#: How soon a waiting reply notices that its engine is closed.
+_STEP_S = 0.05
 
 
 class Fault(Enum):
@@ -38,6 +41,8 @@ class Fault(Enum):
     HANG = "hang"
     #: Bytes that are not JSON.
     GARBAGE = "garbage"
+    #: 500, before any header of a stream.
+    FAIL = "fail"
     #: 503, as from an engine that is still loading.
     BUSY = "busy"
     #: 400: the prompt does not fit in the context.
@@ -72,10 +77,11 @@ class _State:
     script: Script
     slots: int
     ctx: int
+    api_key: str | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     closing: threading.Event = field(default_factory=threading.Event)
     requests: list[dict[str, Any]] = field(default_factory=list)
-    aborted: int = 0
+    hang_ups: list[float] = field(default_factory=list)
     busy: int = 0
     healthy: bool = True
 
@@ -94,16 +100,29 @@ class _State:
 class ScriptedEngine:
     """A running scripted engine. Made by `engine()`."""
 
-    def __init__(self, script: Script = ("Hello from the scripted engine.",), *, slots: int = 1) -> None:
+    def __init__(
+        self,
+        script: Script = ("Hello from the scripted engine.",),
+        *,
+        slots: int = 1,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         if not callable(script) and not script:
             raise ValueError("a script needs at least one reply")
-        self._state = _State(script, slots, ctx=512)
+        self._state = _State(script, slots, ctx=512, api_key=api_key)
+        self._scheme = "http" if tls is None else "https"
         state = self._state
 
         class Handler(_Handler):
             shared = state
 
         self._server = _Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # The handshake is left to the connection's own thread: a caller that never begins blocks nobody.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.05},
@@ -114,7 +133,7 @@ class ScriptedEngine:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def slots(self) -> int:
@@ -130,7 +149,13 @@ class ScriptedEngine:
     def aborted(self) -> int:
         """How many replies the caller hung up on."""
         with self._state.lock:
-            return self._state.aborted
+            return len(self._state.hang_ups)
+
+    @property
+    def hang_ups(self) -> list[float]:
+        """When the callers hung up, by `time.monotonic()`, in order."""
+        with self._state.lock:
+            return list(self._state.hang_ups)
 
     def set_healthy(self, healthy: bool) -> None:
         """Decides what `/health` says from now on."""
@@ -154,10 +179,14 @@ class ScriptedEngine:
 
 @contextmanager
 def engine(
-    script: Script = ("Hello from the scripted engine.",), *, slots: int = 1
+    script: Script = ("Hello from the scripted engine.",),
+    *,
+    slots: int = 1,
+    api_key: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[ScriptedEngine]:
-    """A scripted engine on a free port of this machine."""
-    with ScriptedEngine(script, slots=slots) as running:
+    """A scripted engine on a free port of this machine; with `tls` it is an `https://` one."""
+    with ScriptedEngine(script, slots=slots, api_key=api_key, tls=tls) as running:
         yield running
 
 
@@ -185,7 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if path == "/health":
+            # As llama.cpp does: its health is everybody's to know.
             self._health()
+        elif not self._allowed():
+            self._unauthenticated()
         elif path == "/slots":
             self._slots("fail_on_no_slot=1" in query)
         elif path == "/props":
@@ -201,6 +233,9 @@ class _Handler(BaseHTTPRequestHandler):
             request = json.loads(self.rfile.read(length))
         except ValueError:
             self._error(400, "invalid_request_error", "not JSON")
+            return
+        if not self._allowed():
+            self._unauthenticated()
             return
         if self.path == "/completion":
             speech: _Speech = _CompletionSpeech()
@@ -219,6 +254,13 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with self.shared.lock:
                 self.shared.busy -= 1
+
+    def _allowed(self) -> bool:
+        key = self.shared.api_key
+        return key is None or self.headers.get("authorization") == f"Bearer {key}"
+
+    def _unauthenticated(self) -> None:
+        self._error(401, "authentication_error", "Invalid API Key")
 
     def _health(self) -> None:
         if self.shared.healthy:
@@ -248,7 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _reply(self, reply: Reply, speech: _Speech) -> None:
-        if reply.fault is Fault.BUSY:
+        if reply.fault is Fault.FAIL:
+            self._error(500, "server_error", "the engine has a bad day")
+        elif reply.fault is Fault.BUSY:
             self._error(503, "unavailable_error", "Loading model")
         elif reply.fault is Fault.CONTEXT_OVERFLOW:
             self._error(400, "exceed_context_size_error", "the request exceeds the available context size")
@@ -291,30 +335,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _wait(self, seconds: float | None) -> bool:
         """Waits; False as soon as the caller hangs up or the engine is closed."""
-        left = float("inf") if seconds is None else seconds
-        while left > 0 and not self.shared.closing.is_set():
-            if self._hung_up():
+        until = None if seconds is None else time.monotonic() + seconds
+        while not self.shared.closing.is_set():
+            left = _STEP_S if until is None else min(_STEP_S, until - time.monotonic())
+            if left <= 0:
+                return True
+            if self._hung_up_within(left):
                 self._note_abort()
                 self.close_connection = True
                 return False
-            step = min(left, _STEP_S)
-            self.shared.closing.wait(step)
-            left -= step
-        self.close_connection = self.close_connection or self.shared.closing.is_set()
-        return not self.shared.closing.is_set()
+        self.close_connection = True
+        return False
 
-    def _hung_up(self) -> bool:
-        try:
-            seen: bytes = self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            return not seen
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    def _hung_up_within(self, seconds: float) -> bool:
+        """A caller says nothing while it waits for its reply: what is heard is that it leaves."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _note_abort(self) -> None:
         with self.shared.lock:
-            self.shared.aborted += 1
+            self.shared.hang_ups.append(time.monotonic())
 
     def _reset(self) -> None:
         # Lingering for no time makes the kernel send RST instead of FIN, as for a process that was killed.
