@@ -56,7 +56,7 @@ const fn real(name: &'static str, default: f64, min: f64, max: f64) -> Parameter
     }
 }
 
-/// Profile v1. `top_k: 0` and `repeat_last_n: 0` switch the step off; `repeat_last_n: -1` looks at the whole context.
+/// Profile v1. `top_k: 0` and `repeat_last_n: 0` switch the step off.
 pub const V1: &[Parameter] = &[
     real("temperature", 0.7, 0.0, 2.0),
     integer("top_k", 40, 0, 2_147_483_647),
@@ -64,7 +64,7 @@ pub const V1: &[Parameter] = &[
     real("min_p", 0.05, 0.0, 1.0),
     real("typical_p", 1.0, 0.0, 1.0),
     real("repeat_penalty", 1.0, 0.01, 2.0),
-    integer("repeat_last_n", 64, -1, 2_147_483_647),
+    integer("repeat_last_n", 64, 0, 2_147_483_647),
     real("presence_penalty", 0.0, -2.0, 2.0),
     real("frequency_penalty", 0.0, -2.0, 2.0),
 ];
@@ -161,7 +161,7 @@ mod tests {
             ("temperature", json!("0.7")),
             ("temperature", json!(null)),
             ("top_p", json!(1.000_1)),
-            ("repeat_last_n", json!(-2)),
+            ("repeat_last_n", json!(-1)),
             ("repeat_penalty", json!(0)),
         ] {
             assert_eq!(parameter(name).accept(&value), None, "{name} {value}");

@@ -54,7 +54,7 @@ fn test_every_field_of_the_contract_is_taken() {
         "seed": 2_147_483_647, "max_tokens": 1, "expected_tokens": 9, "deadline_ms": 1, "on_disconnect": "keep",
         "kv_hint": "cold", "reuse": "cache", "receipt": "signed", "wait": true, "sampler_profile_version": "v1",
         "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1, "repeat_penalty": 1.1,
-        "repeat_last_n": -1, "presence_penalty": -2, "frequency_penalty": 2, "stop": ["\n"], "ignore_eos": true,
+        "repeat_last_n": 0, "presence_penalty": -2, "frequency_penalty": 2, "stop": ["\n"], "ignore_eos": true,
         "logit_bias": {"0": -100, "4294967295": 0.5}, "n": 1,
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}, "strict": true}}],
         "response_format": {"type": "json_schema", "json_schema": {"name": "x"}}
