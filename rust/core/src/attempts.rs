@@ -1,4 +1,5 @@
-//! The attempts: start, progress, watchdog, every way to end, and the way back to the queue.
+//! The attempts: start, progress, watchdog, every way to end (a cancel: ORCH-3026), and the way back to the
+//! queue.
 
 use crate::api::{
     Action, AttemptEnd, AttemptNo, EndReason, PoolNo, Refusal, ReplicaNo, StopReason, TaskNo, Time,

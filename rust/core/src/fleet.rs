@@ -1,4 +1,4 @@
-//! The replicas, their slots and the permits that stand for held slots.
+//! The replicas, their slots and the permits that stand for held slots (ORCH-3008).
 //!
 //! A slot is taken and given back here and nowhere else. A [`Permit`] cannot be copied: it goes from
 //! [`Fleet::take`] into an attempt, from there back by [`Fleet::give_back`], or by [`Fleet::reclaim`] into the

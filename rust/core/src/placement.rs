@@ -1,4 +1,5 @@
-//! Which replica takes the next task: the index of all replicas with a free slot, least loaded first.
+//! Which replica takes the next task: the index of all replicas with a free slot, least loaded first
+//! (ORCH-3007, ORCH-3046).
 //!
 //! The index is kept per pool and per group of equal replicas (same set, same promise), so that a task that is
 //! bound to a set, or needs a reproducible replica, finds the best one without looking at the others. Ties are

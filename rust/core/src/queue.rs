@@ -1,5 +1,5 @@
 //! The bounded queue of one pool: one order per class, the bounds, the three policies for a full queue and
-//! the choice of the next task.
+//! the choice of the next task (ORCH-3004, ORCH-3005).
 //!
 //! Bounds. A class holds at most its capacity. With `ShedLowPriority` it may hold more, but only in places it
 //! took from lower classes: the pool never admits above the sum of the capacities. Tasks that were accepted

@@ -1,4 +1,4 @@
-//! Sessions: affinity and counters with a time to live. A session holds no text.
+//! Sessions: affinity (ORCH-3009) and counters with a time to live (ORCH-3021). A session holds no text.
 //!
 //! A session lives while one of its tasks does, and for the time to live after that. Its turns count the tasks
 //! that were admitted in that life.

@@ -1,4 +1,5 @@
-//! What must happen at a moment: one heap of timers with lazy deletion, and the rules of an attempt's watchdog.
+//! What must happen at a moment: one heap of timers with lazy deletion, and the rules of an attempt's watchdog
+//! (ORCH-3016).
 //!
 //! A timer is not taken out when it is void; whoever pops it asks whether its subject still waits for just that
 //! moment. The heap is swept once void timers outnumber the subjects, so its size stays within a constant

@@ -1,5 +1,6 @@
 //! The promises of the scheduler, checked on traces of random worlds. Every property has a negative control:
-//! the same traces, changed as a broken scheduler would have made them, must be found out.
+//! the same traces, changed as a broken scheduler would have made them, must be found out. They cover ORCH-3004,
+//! ORCH-3005, ORCH-3007, ORCH-3008, ORCH-3026 and ORCH-3046.
 
 mod audit;
 mod sabotage;

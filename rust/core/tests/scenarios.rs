@@ -212,6 +212,7 @@ fn a_free_slot_takes_the_task_at_once() {
     assert!(story.scheduler.is_idle());
 }
 
+/// ORCH-3004, ORCH-3005, ORCH-2007.
 #[test]
 fn a_full_queue_rejects_with_position_and_measured_retry_after() {
     let mut story = Story::one_slot();
@@ -232,6 +233,7 @@ fn a_full_queue_rejects_with_position_and_measured_retry_after() {
     assert_eq!(story.scheduler.queue_depth(PoolNo(0), HIGH), 2);
 }
 
+/// ORCH-3005.
 #[test]
 fn drop_lru_ends_the_oldest_but_never_one_that_was_started() {
     let mut story = Story::one_slot();
@@ -250,6 +252,7 @@ fn drop_lru_ends_the_oldest_but_never_one_that_was_started() {
     assert_eq!(story.state(1), Some(TaskState::Queued));
 }
 
+/// ORCH-3005.
 #[test]
 fn shed_low_priority_ends_the_newest_of_the_lower_class() {
     let mut high = class(4, 1, FullPolicy::ShedLowPriority);
@@ -284,6 +287,7 @@ fn cancel_of_a_queued_task_is_an_end_and_nothing_else() {
     assert_eq!(story.cancel(2), []);
 }
 
+/// ORCH-3026.
 #[test]
 fn cancel_of_a_started_task_keeps_the_slot_until_the_engine_is_idle() {
     let mut story = Story::one_slot();
@@ -331,6 +335,7 @@ fn a_slot_that_does_not_come_back_has_its_replica_probed() {
     assert_eq!(story.scheduler.replica(ReplicaNo(1)).unwrap().reclaiming, 0);
 }
 
+/// ORCH-3046.
 #[test]
 fn a_resumable_failure_goes_on_elsewhere_in_the_same_set() {
     let mut story = Story::with_sets(config(), &[0, 1, 0]);
@@ -387,6 +392,7 @@ fn a_busy_replica_rests_and_its_task_goes_elsewhere_or_waits() {
     assert_eq!(story.wait(1), [start(1, 3, 1)]);
 }
 
+/// ORCH-3016.
 #[test]
 fn the_first_token_is_waited_for_no_longer_than_its_time() {
     let mut story = Story::one_slot();
@@ -400,6 +406,7 @@ fn the_first_token_is_waited_for_no_longer_than_its_time() {
     assert_eq!(story.wait(1), timed_out);
 }
 
+/// ORCH-3016.
 #[test]
 fn an_idle_stream_is_asked_and_then_ended() {
     let mut story = Story::one_slot();
@@ -436,6 +443,7 @@ fn an_unanswered_question_counts_as_idle() {
     assert_eq!(story.wait(1000).last(), Some(&ended));
 }
 
+/// ORCH-3016.
 #[test]
 fn a_stream_that_goes_on_is_ended_by_the_wall_time() {
     let mut story = Story::one_slot();
@@ -492,6 +500,7 @@ fn a_queued_task_ends_when_its_deadline_cannot_be_met_and_a_started_one_does_not
     assert_eq!(story.state(1), Some(TaskState::Queued));
 }
 
+/// ORCH-3009, ORCH-3021.
 #[test]
 fn a_session_returns_to_its_replica_and_runs_out_of_turns() {
     let mut story = Story::with_sets(config(), &[0, 0]);
