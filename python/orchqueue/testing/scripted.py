@@ -62,6 +62,8 @@ class Reply:
     after: int = 0
     #: `stop`, or `length` for a reply that was cut.
     finish_reason: str = "stop"
+    #: How long its slot stays busy after the caller has hung up: an engine does not notice at once.
+    lingers_s: float = 0.0
 
     def tokens(self) -> list[str]:
         return _WORDS.findall(self.text) if isinstance(self.text, str) else list(self.text)
@@ -207,6 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "llama.cpp"
     sys_version = ""
     disable_nagle_algorithm = True
+    _lingers_s = 0.0
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: a test's output is its own."""
@@ -247,7 +250,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.shared.lock:
             self.shared.busy += 1
         try:
-            self._reply(self.shared.next_reply(request), speech)
+            reply = self.shared.next_reply(request)
+            self._lingers_s = reply.lingers_s
+            self._reply(reply, speech)
         except OSError:
             # The caller hung up while we wrote.
             self._note_abort()
@@ -356,6 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _note_abort(self) -> None:
         with self.shared.lock:
             self.shared.hang_ups.append(time.monotonic())
+        self.shared.closing.wait(self._lingers_s)
 
     def _reset(self) -> None:
         # Lingering for no time makes the kernel send RST instead of FIN, as for a process that was killed.
