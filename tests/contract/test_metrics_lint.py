@@ -70,8 +70,8 @@ def test_a_family_without_series_is_still_there() -> None:
         ),
         (
             r"\Z",
-            "# HELP failovers_total x\n# TYPE failovers_total counter\nfailovers_total 1\n",
-            "`failovers_total`: reserved",
+            "# HELP reuse_hits_total x\n# TYPE reuse_hits_total counter\nreuse_hits_total 1\n",
+            "`reuse_hits_total`: reserved",
         ),
         (r"TYPE queue_depth gauge", "TYPE queue_depth summary", "`queue_depth`: type"),
         (r"^(queue_depth\{)", r'\1task_id="a",', "`queue_depth`: labels"),

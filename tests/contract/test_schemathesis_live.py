@@ -97,11 +97,10 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def run(location: Path, url: str, *options: str) -> None:
+def run(location: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(SETTINGS), "run", str(location)]
     command += ["--url", url, "--no-color", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=location.parent, timeout=110)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return subprocess.run(command, capture_output=True, text=True, cwd=location.parent, timeout=110)
 
 
 @pytest.fixture
@@ -115,9 +114,20 @@ def served(tmp_path: Path) -> Path:
 @pytest.mark.req("ORCH-4008", "ORCH-4009", "ORCH-2006")
 @pytest.mark.parametrize("name", OPENAPI_DOCUMENTS)
 def test_what_the_contract_forbids_is_refused(name: str, daemon: LiveDaemon) -> None:
-    run(CONTRACTS / "openapi" / name, daemon.url, "--mode", "negative", "--phases", "coverage,fuzzing")
+    options = ("--mode", "negative", "--phases", "coverage,fuzzing")
+    done = run(CONTRACTS / "openapi" / name, daemon.url, *options)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("name", OPENAPI_DOCUMENTS)
 def test_what_the_contract_allows_is_accepted(name: str, daemon: LiveDaemon, served: Path) -> None:
-    run(served / name, daemon.url, "--mode", "positive")
+    done = run(served / name, daemon.url, "--mode", "positive")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_a_daemon_that_answers_otherwise_is_caught(daemon: LiveDaemon, served: Path) -> None:
+    document = served / "control.yaml"
+    document.write_text(document.read_text().replace("const: ok", "const: splendid"))
+    done = run(document, daemon.url, "--mode", "positive", "--include-path", "/healthz")
+    assert done.returncode == 1
+    assert '"splendid" was expected' in done.stdout

@@ -109,6 +109,7 @@ TABLE = [
 ]
 
 
+# req: ORCH-3014, ORCH-4008, ORCH-4009
 @pytest.mark.parametrize("bad", TABLE, ids=[bad.name for bad in TABLE])
 def test_bad_input_is_refused_and_says_what_to_do(live: LiveDaemon, bad: Bad) -> None:
     answer = httpx.request(bad.method, f"{live.url}{bad.path}", content=bad.content, headers=bad.headers)

@@ -8,6 +8,7 @@ import time
 from .conftest import Run
 
 
+# req: ORCH-4080
 def test_demo_streams_a_haiku_and_verifies_it_in_15_seconds(run: Run) -> None:
     begun = time.monotonic()
     result = run("demo")

@@ -40,6 +40,7 @@ def wait_until_closed(live: LiveDaemon) -> None:
     raise AssertionError("the daemon stayed open after a key was made")
 
 
+# req: ORCH-4040
 def test_a_key_closes_the_daemon_and_opens_it_for_its_tenant(live: LiveDaemon, run: Run) -> None:
     acme = create(run, live, "acme", "operator")
     wait_until_closed(live)

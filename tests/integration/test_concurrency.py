@@ -25,6 +25,7 @@ async def streamed(client: AsyncClient, seed: int) -> tuple[int, str, End]:
     return seed, stream.text, end
 
 
+# req: ORCH-4011, ORCH-3007
 async def test_64_streams_on_two_replicas_end_and_equal_seeds_give_equal_texts(live: LiveDaemon) -> None:
     async with AsyncClient(live.url) as client:
         results = await asyncio.gather(*(streamed(client, number % SEEDS) for number in range(TASKS)))

@@ -70,6 +70,7 @@ def test_two_daemons_run_in_one_process(tmp_path: Path) -> None:
                 assert client.run("Say hello.", max_tokens=8, seed=1)["state"] == "finished"
 
 
+# req: ORCH-4052
 def test_second_daemon_on_a_store_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     with served(config(tmp_path)) as url:
         with pytest.raises(StoreOwned, match="is owned by process"), Daemon.opened(config(tmp_path)):
@@ -78,6 +79,7 @@ def test_second_daemon_on_a_store_is_refused_and_the_first_goes_on(tmp_path: Pat
             assert client.run("Say hello.", max_tokens=4)["state"] == "finished"
 
 
+# req: ORCH-4041
 def test_open_address_without_a_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config(tmp_path, ORCHQUEUE_SERVER__HOST="0.0.0.0")) == 1  # noqa: S104
     told = capsys.readouterr().err
@@ -110,6 +112,7 @@ def slow(slow_model: Path) -> Iterator[LiveDaemon]:
         yield daemon
 
 
+# req: ORCH-4053, ORCH-4060
 def test_stop_lets_a_running_task_finish_and_leaves_no_replica(slow: LiveDaemon) -> None:
     (replica,) = slow.replica_pids()
     with slow.client() as client:
@@ -141,6 +144,7 @@ def test_second_signal_shortens_the_stop(slow: LiveDaemon) -> None:
     assert not _runs(replica)
 
 
+# req: ORCH-3027
 def test_log_is_json_and_carries_no_prompt(slow: LiveDaemon) -> None:
     with slow.client() as client:
         client.run("my secret diary", max_tokens=4)

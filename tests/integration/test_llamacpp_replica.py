@@ -90,6 +90,7 @@ def pointed(event: Any, pointer: str) -> Any:
     return event
 
 
+# req: ORCH-4062
 async def test_replica_is_probed_as_what_it_is(opened: Opened) -> None:
     client = EngineClient(opened.access, 5.0)
     try:
@@ -129,6 +130,7 @@ async def test_completion_streams_as_the_grammar_says(opened: Opened) -> None:
     assert pointed(end, grammar["usage"]["tokens_cached"][0]) == 0
 
 
+# req: ORCH-4013
 async def test_engine_takes_every_parameter_that_is_sent(opened: Opened) -> None:
     end = (await stream(opened.access, "completion", temperature=0.25, top_k=3, stop=["zzz"]))[-1]
     body, used = rendered("completion", temperature=0.25, top_k=3, stop=["zzz"]), end["generation_settings"]
@@ -158,6 +160,7 @@ async def test_chat_streams_as_the_grammar_says(opened: Opened) -> None:
     assert pointed(events[-1], grammar["usage"]["tokens_in"][0]) > 0
 
 
+# req: ORCH-4011
 async def test_equal_requests_give_equal_bytes(opened: Opened) -> None:
     def text(events: list[Any]) -> str:
         return "".join(one["content"] for one in events)
@@ -178,6 +181,7 @@ async def test_killed_replica_is_told_and_leaves_nothing(source: EmbeddedSource,
     assert source.pid is None
 
 
+# req: ORCH-4060
 async def test_replica_does_not_outlive_a_killed_daemon(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys\n"

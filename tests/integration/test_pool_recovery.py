@@ -47,6 +47,7 @@ def test_replica_that_hangs_is_replaced(live: LiveDaemon) -> None:
     assert not Path(f"/proc/{hung}").exists()
 
 
+# req: ORCH-4061
 def test_canceled_tasks_give_their_slot_back_without_a_restart(live: LiveDaemon) -> None:
     pids = live.replica_pids()
     with live.client() as client:

@@ -27,6 +27,7 @@ def live(slow_model: Path) -> Iterator[LiveDaemon]:
         yield daemon
 
 
+# req: ORCH-4005, ORCH-4004
 def test_a_replica_killed_mid_stream_gives_exactly_one_typed_error(live: LiveDaemon) -> None:
     (victim,) = live.replica_pids()
     with live.client(retry=Retry(attempts=1)) as client:

@@ -48,6 +48,7 @@ def wait_for_end(client: Client, task_id: str) -> dict[str, object]:
     return client.task(task_id)
 
 
+# req: ORCH-4050
 def test_nothing_accepted_is_lost(live: LiveDaemon) -> None:
     with live.client() as client:
         done = client.run("Hello.", seed=3, max_tokens=8)
@@ -74,6 +75,7 @@ def test_nothing_accepted_is_lost(live: LiveDaemon) -> None:
     assert len(live.replica_pids()) == 2
 
 
+# req: ORCH-4051, ORCH-4002
 def test_an_id_is_known_again_after_a_restart(live: LiveDaemon) -> None:
     with live.client() as client:
         first = client.run("Hello.", seed=3, max_tokens=8)
@@ -87,6 +89,7 @@ def test_an_id_is_known_again_after_a_restart(live: LiveDaemon) -> None:
         assert client.receipt(first["task_id"])["output_digest"]
 
 
+# req: ORCH-4053
 def test_an_orderly_stop_leaves_no_process_and_no_task_behind(live: LiveDaemon) -> None:
     with live.client() as client:
         task = client.submit("Finish this.", seed=1, max_tokens=40)
@@ -102,6 +105,7 @@ def test_an_orderly_stop_leaves_no_process_and_no_task_behind(live: LiveDaemon) 
         assert wait_for_end(client, task.id)["state"] == "finished"
 
 
+# req: ORCH-4052
 def test_a_second_daemon_on_the_same_store_refuses_to_start(live: LiveDaemon) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "orchqueue", "serve", "--config", str(live.config_path)],

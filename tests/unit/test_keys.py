@@ -35,6 +35,7 @@ def test_a_key_has_the_form_that_the_daemon_reads(ring: KeyRing) -> None:
     assert created.key.roles == ("admin", "viewer")
 
 
+# req: ORCH-4040
 def test_the_secret_is_stored_nowhere_and_printed_by_no_accident(
     ring: KeyRing, store: Store, tmp_path: Path
 ) -> None:

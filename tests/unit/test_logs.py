@@ -33,6 +33,7 @@ def test_line_is_json_with_the_contract_s_fields(lines: io.StringIO) -> None:
     assert line == {"level": "warning", "logger": "orchqueue.pools", "message": "replica lost", **extra}
 
 
+# req: ORCH-3027
 def test_prompts_and_outputs_do_not_get_out(lines: io.StringIO) -> None:
     extra = {"prompt": "my secret diary", "output": "my answer", "messages": ["x"], "task_id": "t"}
     logging.getLogger("orchqueue").info("task ended", extra=extra)

@@ -12,6 +12,7 @@ def coded(retriable: bool, retry_after_ms: int | None = None) -> OrchqueueError:
     return from_envelope(body)
 
 
+# req: ORCH-4072
 def test_the_servers_word_comes_first() -> None:
     assert Retry().wait_s(coded(True, 750), tried=1, waited_s=0) == 0.75
 

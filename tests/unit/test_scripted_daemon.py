@@ -34,6 +34,7 @@ def test_run_waits_for_the_whole_answer() -> None:
         assert task["output"]["finish_reason"] == "stop"
 
 
+# req: ORCH-4016
 def test_the_receipt_verifies() -> None:
     with daemon(["Hello there."]) as running, running.client() as client:
         task = client.run("Hi", seed=7, max_tokens=8)
@@ -56,6 +57,7 @@ def test_submit_then_follow_gives_the_same_stream_again() -> None:
         assert len(running.engine.requests) == 1
 
 
+# req: ORCH-4002
 def test_the_same_id_is_the_same_task_and_another_body_a_conflict() -> None:
     task_id = "0f8fad5b-d9cb-469f-a165-70867728950e"
     with daemon(["one", "two"]) as running, running.client() as client:
@@ -131,6 +133,7 @@ async def test_many_streams_at_once() -> None:
     assert [task["output"]["text"] for task in tasks] == [f"you said number {i}" for i in range(50)]
 
 
+# req: ORCH-2007
 def test_a_full_queue_refuses_with_a_wait() -> None:
     classes = {"classes": [{"name": "interactive", "capacity": 1}]}
     with daemon([Reply(fault=Fault.HANG)], Setup(settings=classes)) as running:

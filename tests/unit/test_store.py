@@ -214,6 +214,7 @@ def test_a_cursor_that_was_never_given_out_is_refused(store: Store, cursor: str)
         store.tasks("default", cursor=cursor)
 
 
+# req: ORCH-4051
 def test_retention_drops_what_ended_too_long_ago_and_keeps_what_runs(store: Store) -> None:
     store.fold([*life_of("old", 1), record(4, "admitted", "runs"), *life_of("new", 5)])
     ended_new = store.task("default", "new")

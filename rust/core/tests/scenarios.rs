@@ -195,6 +195,7 @@ fn refusal(actions: &[Action]) -> Option<Refusal> {
 
 const FAILED: AttemptEnd = AttemptEnd::Failed { resumable: true };
 
+// req: ORCH-3008
 #[test]
 fn a_free_slot_takes_the_task_at_once() {
     let mut story = Story::one_slot();
@@ -212,6 +213,7 @@ fn a_free_slot_takes_the_task_at_once() {
     assert!(story.scheduler.is_idle());
 }
 
+// req: ORCH-2007, ORCH-3004, ORCH-3005
 /// ORCH-3004, ORCH-3005, ORCH-2007.
 #[test]
 fn a_full_queue_rejects_with_position_and_measured_retry_after() {
@@ -233,6 +235,7 @@ fn a_full_queue_rejects_with_position_and_measured_retry_after() {
     assert_eq!(story.scheduler.queue_depth(PoolNo(0), HIGH), 2);
 }
 
+// req: ORCH-3005
 /// ORCH-3005.
 #[test]
 fn drop_lru_ends_the_oldest_but_never_one_that_was_started() {
@@ -252,6 +255,7 @@ fn drop_lru_ends_the_oldest_but_never_one_that_was_started() {
     assert_eq!(story.state(1), Some(TaskState::Queued));
 }
 
+// req: ORCH-3005
 /// ORCH-3005.
 #[test]
 fn shed_low_priority_ends_the_newest_of_the_lower_class() {
@@ -279,6 +283,7 @@ fn shed_low_priority_ends_the_newest_of_the_lower_class() {
     assert_eq!(refusal(&story.submit(spec(7))), Some(full));
 }
 
+// req: ORCH-2003
 #[test]
 fn cancel_of_a_queued_task_is_an_end_and_nothing_else() {
     let mut story = Story::one_slot();
@@ -287,6 +292,7 @@ fn cancel_of_a_queued_task_is_an_end_and_nothing_else() {
     assert_eq!(story.cancel(2), []);
 }
 
+// req: ORCH-3026, ORCH-4061
 /// ORCH-3026.
 #[test]
 fn cancel_of_a_started_task_keeps_the_slot_until_the_engine_is_idle() {
@@ -322,6 +328,7 @@ fn late_news_of_an_ended_task_tells_nothing() {
     assert_eq!(story.wait(10_000).len(), 1, "the probe of its slot only");
 }
 
+// req: ORCH-4061
 #[test]
 fn a_slot_that_does_not_come_back_has_its_replica_probed() {
     let mut story = Story::one_slot();
@@ -335,6 +342,7 @@ fn a_slot_that_does_not_come_back_has_its_replica_probed() {
     assert_eq!(story.scheduler.replica(ReplicaNo(1)).unwrap().reclaiming, 0);
 }
 
+// req: ORCH-3046
 /// ORCH-3046.
 #[test]
 fn a_resumable_failure_goes_on_elsewhere_in_the_same_set() {
@@ -392,6 +400,7 @@ fn a_busy_replica_rests_and_its_task_goes_elsewhere_or_waits() {
     assert_eq!(story.wait(1), [start(1, 3, 1)]);
 }
 
+// req: ORCH-3016
 /// ORCH-3016.
 #[test]
 fn the_first_token_is_waited_for_no_longer_than_its_time() {
@@ -406,6 +415,7 @@ fn the_first_token_is_waited_for_no_longer_than_its_time() {
     assert_eq!(story.wait(1), timed_out);
 }
 
+// req: ORCH-3016
 /// ORCH-3016.
 #[test]
 fn an_idle_stream_is_asked_and_then_ended() {
@@ -443,6 +453,7 @@ fn an_unanswered_question_counts_as_idle() {
     assert_eq!(story.wait(1000).last(), Some(&ended));
 }
 
+// req: ORCH-3016
 /// ORCH-3016.
 #[test]
 fn a_stream_that_goes_on_is_ended_by_the_wall_time() {
@@ -500,6 +511,7 @@ fn a_queued_task_ends_when_its_deadline_cannot_be_met_and_a_started_one_does_not
     assert_eq!(story.state(1), Some(TaskState::Queued));
 }
 
+// req: ORCH-3009, ORCH-3021
 /// ORCH-3009, ORCH-3021.
 #[test]
 fn a_session_returns_to_its_replica_and_runs_out_of_turns() {
@@ -523,6 +535,7 @@ fn a_session_returns_to_its_replica_and_runs_out_of_turns() {
     assert_eq!(refusal(&story.submit(turn(5))), None);
 }
 
+// req: ORCH-4011
 #[test]
 fn an_explicit_strict_task_is_refused_where_nobody_keeps_the_promise() {
     let mut story = Story::one_slot();
@@ -661,6 +674,7 @@ fn under_contention_the_classes_share_by_weight() {
     assert!((40..=41).contains(&high), "{high} of 50");
 }
 
+// req: ORCH-4053
 #[test]
 fn after_stop_admitting_only_what_was_accepted_goes_on() {
     let mut story = Story::one_slot();

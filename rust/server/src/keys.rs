@@ -206,6 +206,7 @@ mod tests {
         KeyTable::new("0102", docs, loopback).unwrap()
     }
 
+    // req: ORCH-4040
     #[test]
     fn a_right_key_names_its_tenant_and_roles() {
         let who = table(true, true)
@@ -234,6 +235,7 @@ mod tests {
         assert_eq!(t.verify(None).unwrap_err(), AuthError::Missing);
     }
 
+    // req: ORCH-4041
     #[test]
     fn without_keys_only_loopback_is_open() {
         assert!(table(true, false).verify(None).is_ok());

@@ -135,6 +135,7 @@ fn test_llamacpp_error_in_the_stream() {
     assert_eq!(fault.message, "Context size has been exceeded.");
 }
 
+// req: ORCH-4005
 #[test]
 fn test_a_stream_without_its_end_marker_is_a_transport_fault() {
     let reading = recorded::LLAMACPP_TERMINATED.read();

@@ -5,6 +5,7 @@ mod generator;
 
 use std::path::Path;
 
+// req: ORCH-4014
 #[test]
 fn test_committed_vectors_are_current() {
     for (name, content) in generator::files().unwrap() {

@@ -59,6 +59,7 @@ fn variants(body: &str) -> Vec<Vec<u8>> {
     all.into_iter().map(String::into_bytes).collect()
 }
 
+// req: ORCH-4063
 #[test]
 fn test_every_cut_in_two_reads_as_the_whole() {
     for recording in ALL {
@@ -68,6 +69,7 @@ fn test_every_cut_in_two_reads_as_the_whole() {
     }
 }
 
+// req: ORCH-4063
 #[test]
 fn test_byte_by_byte_reads_as_the_whole() {
     for recording in ALL {

@@ -114,12 +114,14 @@ def test_document_is_plain_json() -> None:
         ({}, False),
     ],
 )
+# req: ORCH-4062
 def test_reproducible_as_measured(settings: dict[str, Any], reproducible: bool) -> None:
     verdict, reason = LLAMACPP.determinism.reproducible(settings)
     assert verdict is reproducible
     assert bool(reason) is not reproducible
 
 
+# req: ORCH-4019
 def test_threads_are_part_of_the_identity_only_with_flash_attention() -> None:
     settings = {"n_parallel": 1, "flash_attn": False, "n_batch": 2048, "n_ubatch": 512, "n_threads": 2}
     policy = LLAMACPP.determinism

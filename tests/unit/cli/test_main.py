@@ -90,6 +90,7 @@ def envelope(code: str, **fields: object) -> Exception:
         (RuntimeError("bug"), 1),
     ],
 )
+# req: ORCH-4071
 def test_exit_code_of_a_failure(error: Exception, code: int) -> None:
     assert explain(error).exit_code == code
 
@@ -121,6 +122,7 @@ def test_an_unforeseen_error_is_owned_and_shows_no_traceback(
     assert "Traceback" not in outcome.err
 
 
+# req: ORCH-4071
 def test_interrupt_is_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(path: str | None) -> None:
         raise KeyboardInterrupt

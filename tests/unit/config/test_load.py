@@ -41,6 +41,7 @@ def attached(config: Config, index: int = 0) -> AttachedReplica:
     return replica
 
 
+# req: ORCH-4070
 def test_no_file_is_the_embedded_default() -> None:
     config = load(None, {})
     (pool,) = config.pools
@@ -77,6 +78,7 @@ def test_attached_pool_is_best_effort_and_counts_ids_over_all_replicas(write: Wr
     assert last.declared == {"flash_attn": False, "n_batch": 2048}
 
 
+# req: ORCH-4070
 def test_unknown_key_is_refused_with_path_line_and_suggestion(write: Write) -> None:
     message = refusal(write("pools:\n  - id: a\n    engine: llamacpp\n    timeout: {idle_ms: 1}\n"))
     assert "orchqueue.yaml:4: `pools[0].timeout`: unknown key" in message

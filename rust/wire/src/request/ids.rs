@@ -70,6 +70,7 @@ mod tests {
         }
     }
 
+    // req: ORCH-4012
     #[test]
     fn test_the_default_seed_is_the_one_of_the_contract() {
         // sha256("00000000-0000-0000-0000-000000000000") begins 12b9377c.

@@ -16,6 +16,7 @@ fn with(field: &str, value: Value) -> Result<TaskRequest, ParamError> {
     parse(body)
 }
 
+// req: ORCH-4013
 #[test]
 fn test_a_prompt_alone_is_a_completion_with_every_default() {
     let task = parse(json!({"prompt": "hi"})).unwrap();
@@ -72,6 +73,7 @@ fn test_every_field_of_the_contract_is_taken() {
     assert_eq!(effective.len(), 19);
 }
 
+// req: ORCH-4008, ORCH-4012
 #[test]
 fn test_values_outside_the_contract_are_refused_with_their_field() {
     for (field, value) in [
@@ -147,6 +149,7 @@ fn test_a_message_says_what_was_got_and_what_is_allowed_and_never_the_content() 
     assert_eq!(error.hint.as_deref(), Some("did you mean `reuse`?"));
 }
 
+// req: ORCH-4008
 #[test]
 fn test_an_unknown_field_comes_with_a_suggestion() {
     let error = with("max_token", json!(1)).err().unwrap();
@@ -227,6 +230,7 @@ fn test_the_body_digest_sees_the_body_and_neither_key_order_nor_wait_nor_the_rec
     }
 }
 
+// req: ORCH-4014
 #[test]
 fn test_the_request_digest_covers_no_id_and_no_priority() {
     let digest = |body: Value| request_digest(&parse(body).unwrap().effective(1));
