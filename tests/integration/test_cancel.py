@@ -34,6 +34,7 @@ def is_canceled(stream: list[Event]) -> bool:
     return last.name == "error" and last.data["code"] == "CANCELED" and not last.data["retriable"]
 
 
+# req: ORCH-2003
 def test_queued_task_never_reaches_the_engine() -> None:
     with daemon([Reply(fault=Fault.HANG), "not for you"]) as running:
         first = submitted(running.url)
@@ -48,6 +49,7 @@ def test_queued_task_never_reaches_the_engine() -> None:
         assert len(running.engine.requests) == 1
 
 
+# req: ORCH-2003
 def test_cancel_before_the_first_token_hangs_up_on_the_engine() -> None:
     with daemon([Reply(fault=Fault.HANG)]) as running:
         task_id = submitted(running.url)
@@ -59,6 +61,7 @@ def test_cancel_before_the_first_token_hangs_up_on_the_engine() -> None:
         assert tokens(stream) == []
 
 
+# req: ORCH-2003
 def test_cancel_after_the_end_changes_nothing() -> None:
     with daemon(["one two"]) as running:
         stream = streamed(running.url)
@@ -84,6 +87,7 @@ def test_cancel_of_what_is_not_there_is_404() -> None:
         assert canceled(running.url, "7b0c5a3e-6f0d-4c3b-9d63-0f6f1b1f7a11") == 404
 
 
+# req: ORCH-4061
 def test_slot_of_a_canceled_task_is_reclaimed_and_serves_again() -> None:
     with daemon([ENDLESS, "next one"]) as running:
         task_id = submitted(running.url)
@@ -95,6 +99,7 @@ def test_slot_of_a_canceled_task_is_reclaimed_and_serves_again() -> None:
         assert (view["reclaiming"], view["in_flight"], view["ready"]) == (0, 0, True)
 
 
+# req: ORCH-4061
 def test_slot_stays_taken_while_the_engine_is_still_busy() -> None:
     """A connection that is closed is no idle engine: the next task waits for the engine's own word."""
     lingers_s = 0.4
@@ -132,6 +137,7 @@ def test_cancel_reaches_the_engine_within_50_ms() -> None:
     assert slow <= TO_THE_ENGINE_S
 
 
+# req: ORCH-3026
 def test_no_token_comes_after_the_204_for_any_reader() -> None:
     words = Reply("a " * 400, delay_s=0.0005)
     late: list[tuple[int, int]] = []
@@ -156,6 +162,7 @@ def test_no_token_comes_after_the_204_for_any_reader() -> None:
     assert late == []
 
 
+# req: ORCH-3026
 def test_cancels_from_many_clients_at_once_end_the_stream_once() -> None:
     with daemon([ENDLESS], Setup(slots=4)) as running:
         for _ in range(10):

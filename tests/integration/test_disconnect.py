@@ -12,6 +12,7 @@ WORDS = Reply("a " * 150, delay_s=0.01)
 CHAT = "/v1/chat/completions"
 
 
+# req: ORCH-4006
 def test_task_that_was_accepted_is_kept_when_its_reader_leaves() -> None:
     with daemon([WORDS], QUICK) as running:
         task_id = submitted(running.url)
@@ -21,6 +22,7 @@ def test_task_that_was_accepted_is_kept_when_its_reader_leaves() -> None:
         assert running.engine.aborted == 0
 
 
+# req: ORCH-4006
 def test_one_trip_task_is_canceled_after_the_grace() -> None:
     with daemon([WORDS], QUICK) as running:
         with Raw.submitting(running.url, {"prompt": "Hi"}) as reader:
@@ -87,6 +89,7 @@ def test_client_that_waits_for_the_whole_answer_and_hangs_up_counts_too() -> Non
         assert running.engine.hang_ups[0] - left >= GRACE_MS / 1000 * 0.9
 
 
+# req: ORCH-4006
 def test_openai_door_cancels_at_once() -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200, "model": "scripted"}
     with daemon([Reply("a " * 1000, delay_s=0.01)], PATIENT) as running:

@@ -32,6 +32,7 @@ def told(stream: list[Event]) -> bytes:
     return b"".join(event.raw for event in stream if event.name not in ("started", "metrics"))
 
 
+# req: ORCH-2002
 async def test_fifty_readers_get_identical_bytes_from_the_first_token_on() -> None:
     words = Reply([f"{number} " for number in range(120)], delay_s=0.01)
     limits = httpx.Limits(max_connections=READERS + 1)
@@ -65,6 +66,7 @@ def rest_after(running: ScriptedDaemon, task_id: str, last: str) -> list[Event]:
     return stream
 
 
+# req: ORCH-4018
 def test_resume_at_every_event_gives_the_rest(told_once: tuple[ScriptedDaemon, list[Event]]) -> None:
     running, stream = told_once
     task_id, said = stream[0].data["task_id"], tokens(stream)
@@ -74,6 +76,7 @@ def test_resume_at_every_event_gives_the_rest(told_once: tuple[ScriptedDaemon, l
         assert told(rest) == told([*said[place + 1 :], stream[-1]])
 
 
+# req: ORCH-4018, ORCH-4015
 def test_resume_at_every_character_gives_the_rest(told_once: tuple[ScriptedDaemon, list[Event]]) -> None:
     """A reader that another daemon had served may have had its events cut elsewhere."""
     running, stream = told_once
@@ -95,6 +98,7 @@ def test_resume_at_the_terminal_says_that_there_is_no_more(
     assert (answer.status_code, answer.content) == (204, b"")
 
 
+# req: ORCH-4018
 @pytest.mark.parametrize(
     ("last", "status", "code"),
     [
@@ -137,6 +141,7 @@ def test_place_that_is_not_decoded_yet_is_waited_for(
         assert the_end(events(answer.content)).data["code"] == "DETERMINISM_DIVERGED"
 
 
+# req: ORCH-2002
 def test_task_that_waits_in_the_queue_is_told_its_metrics_every_second() -> None:
     with daemon([Reply(fault=Fault.HANG)]) as running:
         submitted(running.url)
@@ -147,6 +152,7 @@ def test_task_that_waits_in_the_queue_is_told_its_metrics_every_second() -> None
             assert all(event.id is None for event in metrics)
 
 
+# req: ORCH-4007
 def test_silent_openai_stream_carries_comments() -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "model": "scripted"}
     beats = Setup(settings={"server": {"heartbeat_ms": 100}})

@@ -18,6 +18,7 @@ def whatever_is_left(reader: Raw) -> bytes:
         return b""
 
 
+# req: ORCH-4007
 def test_reader_that_stops_reading_is_cut_off_alone() -> None:
     with daemon([LOUD], SETUP) as running:
         task_id = submitted(running.url)
