@@ -89,13 +89,14 @@ impl Daemon {
             tenant: Arc::clone(&submission.tenant),
             id: client_id.unwrap_or_else(new_id),
         };
-        if client_id.is_some() && submission.recovered.is_none() {
-            if let Some(task) = self.find(&key)? {
-                if let Some(existing) = same_task(&task, &submission.request)? {
-                    return Ok(Submitted::Existing(existing));
-                }
-                self.tasks.remove(&task);
+        if client_id.is_some()
+            && submission.recovered.is_none()
+            && let Some(task) = self.find(&key)?
+        {
+            if let Some(existing) = same_task(&task, &submission.request)? {
+                return Ok(Submitted::Existing(existing));
             }
+            self.tasks.remove(&task);
         }
         let (task, spec, ack) = self.prepare(key, submission)?;
         if let Err(other) = self.tasks.insert(&task) {

@@ -1,8 +1,12 @@
 //! One upstream exchange: send the rendered request, feed what comes to the reader, append it to the
 //! transcript, report the end. Dropping the exchange closes its connection, which is how an engine learns
 //! that nobody wants the rest.
+//!
+//! A strict task whose replica dies is decoded again by another one of the set: the transcript compares what
+//! it has and takes what is new, so readers never notice (determinism.md, verified mid-stream failover).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,14 +15,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use orchqueue_core::{AttemptEnd, AttemptNo, Input};
 use orchqueue_wire::adapter::Route;
-use orchqueue_wire::reader::{
-    EngineEnd, EngineFault, FaultClass, StreamReader, StreamState, TokenBatch, classify_response,
-};
+use orchqueue_wire::fault::{EngineFault, FaultClass, classify_response};
+use orchqueue_wire::reader::{EngineEnd, StreamReader, StreamState, TokenBatch};
+use orchqueue_wire::request::Level;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
 use crate::registry::Replica;
 use crate::task::Task;
+use crate::transcript::{Appended, Place};
 
 /// How long an engine may take to end the connection after its end marker, before it is closed instead of kept.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -30,185 +35,284 @@ const ERROR_BYTES: usize = 64 << 10;
 enum Exchange {
     Ended(EngineEnd, Incoming),
     Failed(EngineFault, Option<u64>),
+    /// Output byte `k` is not what an earlier attempt had sent.
+    Diverged {
+        k: u64,
+    },
     Stopped,
 }
 
-/// Runs attempt number `attempt` of `task` on `replica` and tells the scheduler how it ended.
-pub async fn run(
-    daemon: Arc<Daemon>,
-    task: Arc<Task>,
-    attempt: AttemptNo,
-    replica: Arc<Replica>,
-    stop: CancellationToken,
-) {
-    let exchange = tokio::select! {
-        biased;
-        () = stop.cancelled() => Exchange::Stopped,
-        exchange = exchange(&daemon, &task, attempt, &replica) => exchange,
-    };
-    let now = daemon.clock.now();
-    let (end, outcome, rest) = match exchange {
-        Exchange::Ended(end, rest) => {
-            let usage = AttemptEnd::Finished {
-                tokens_in: end.usage.tokens_in,
-                tokens_out: end.usage.tokens_out,
-            };
-            task.run.lock().result = Some(end);
-            (usage, "finished", Some(rest))
-        }
-        Exchange::Failed(fault, retry_after_ms) => {
-            let (end, outcome) = failure(&task, &fault, retry_after_ms);
-            daemon.note_fault(&task, &replica, &fault);
-            task.run.lock().fault = Some(fault);
-            (end, outcome, None)
-        }
-        Exchange::Stopped => (AttemptEnd::Stopped, "stopped", None),
-    };
-    if let Some(record) = task.run.lock().attempts.last_mut() {
-        record.ended = Some(now);
-        record.outcome = outcome;
-    }
-    let stopped = end == AttemptEnd::Stopped;
-    daemon.drive(Input::AttemptEnded {
-        task: task.no,
-        attempt,
-        end,
-    });
-    if let Some(mut rest) = rest {
-        // Read to the end, so that the connection can carry the next attempt.
-        let _ = tokio::time::timeout(DRAIN, async { while rest.frame().await.is_some() {} }).await;
-    }
-    if stopped {
-        until_idle(&daemon, &task, &replica).await;
-    }
-}
-
-/// Which end a fault is for the scheduler: only the engine and the transport speak against the replica.
-fn failure(
-    task: &Task,
-    fault: &EngineFault,
-    retry_after_ms: Option<u64>,
-) -> (AttemptEnd, &'static str) {
-    match fault.class {
-        FaultClass::InvalidRequest
-        | FaultClass::ContextOverflow
-        | FaultClass::Unauthenticated
-        | FaultClass::NotFound => (AttemptEnd::Refused, "refused"),
-        FaultClass::Busy => (AttemptEnd::Busy { retry_after_ms }, "busy"),
-        FaultClass::Engine | FaultClass::Transport => (
-            AttemptEnd::Failed {
-                resumable: task.transcript.k() == 0,
-            },
-            "failed",
-        ),
-    }
-}
-
-fn transport(message: impl Into<String>) -> Exchange {
-    Exchange::Failed(
-        EngineFault {
-            class: FaultClass::Transport,
-            message: message.into(),
-        },
-        None,
-    )
-}
-
-async fn exchange(
-    daemon: &Arc<Daemon>,
-    task: &Arc<Task>,
-    attempt: AttemptNo,
-    replica: &Replica,
-) -> Exchange {
-    let Some(route) = replica.pool.adapter.route(task.request.workload) else {
-        let message = format!(
-            "the adapter of `{}` has no route for this workload",
-            replica.pool.engine
-        );
-        return Exchange::Failed(
+impl Exchange {
+    fn transport(message: impl Into<String>) -> Self {
+        Self::Failed(
             EngineFault {
-                class: FaultClass::InvalidRequest,
-                message,
+                class: FaultClass::Transport,
+                message: message.into(),
             },
             None,
-        );
-    };
-    let mut body = Vec::with_capacity(1024);
-    if let Err(e) = route.render(&task.effective, &mut body) {
-        return Exchange::Failed(
+        )
+    }
+
+    fn refused(message: impl Into<String>) -> Self {
+        Self::Failed(
             EngineFault {
                 class: FaultClass::InvalidRequest,
-                message: e.to_string(),
+                message: message.into(),
             },
             None,
-        );
-    }
-    let request = match replica.upstream.request(
-        &route.method,
-        &route.path,
-        &route.headers,
-        Bytes::from(body),
-    ) {
-        Ok(request) => request,
-        Err(e) => return transport(format!("the request can't be made: {e}")),
-    };
-    match replica.upstream.send(request).await {
-        Err(e) => transport(format!(
-            "replica `{}` does not answer: {}",
-            replica.name,
-            root_cause(&e)
-        )),
-        Ok(answer) if answer.status() == StatusCode::OK => {
-            follow(daemon, task, attempt, route, answer).await
-        }
-        Ok(answer) => refused(route, answer).await,
+        )
     }
 }
 
-async fn follow(
-    daemon: &Arc<Daemon>,
-    task: &Arc<Task>,
-    attempt: AttemptNo,
-    route: &Route,
-    answer: Response<Incoming>,
-) -> Exchange {
-    let mut body = answer.into_body();
-    let mut reader = StreamReader::new(Arc::clone(&route.grammar));
-    let mut batch = TokenBatch::default();
-    let mut begun = false;
-    loop {
-        batch.clear();
-        let state = match body.frame().await {
-            Some(Ok(frame)) => match frame.data_ref() {
-                Some(bytes) => reader.push(bytes, &mut batch),
-                None => StreamState::Open,
-            },
-            Some(Err(e)) => return transport(format!("the stream broke: {}", root_cause(&e))),
-            None => reader.finish(&mut batch),
+/// One attempt of a task. Dropping it without a report (a panic, a runtime that ends) reports a failure, so
+/// that its slot is never lost.
+pub struct Attempt {
+    pub daemon: Arc<Daemon>,
+    pub task: Arc<Task>,
+    pub no: AttemptNo,
+    pub replica: Arc<Replica>,
+    reported: bool,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.report(AttemptEnd::Failed { resumable: false });
+        }
+    }
+}
+
+impl Attempt {
+    #[must_use]
+    pub fn new(daemon: Arc<Daemon>, task: Arc<Task>, no: AttemptNo, replica: Arc<Replica>) -> Self {
+        Self {
+            daemon,
+            task,
+            no,
+            replica,
+            reported: false,
+        }
+    }
+
+    fn report(&mut self, end: AttemptEnd) {
+        self.reported = true;
+        self.daemon.drive(Input::AttemptEnded {
+            task: self.task.no,
+            attempt: self.no,
+            end,
+        });
+    }
+
+    /// Runs the exchange until it ends or `stop` says so, and tells the scheduler how it ended.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let exchange = tokio::select! {
+            biased;
+            () = stop.cancelled() => Exchange::Stopped,
+            exchange = self.exchange() => exchange,
         };
-        if !batch.cuts.is_empty() || reader.tokens_out() > 0 {
-            let now = daemon.clock.now();
-            task.progressed(now, reader.tokens_out());
-            if !task.transcript.append(&batch) && !batch.cuts.is_empty() {
-                return Exchange::Stopped;
+        let (end, outcome, rest) = self.judge(exchange);
+        let now = self.daemon.clock.now();
+        self.task.run.lock().with_attempt(self.no, |record| {
+            record.ended = Some(now);
+            record.outcome = outcome;
+            record.tokens_out = self.task.tokens_out.load(Ordering::Relaxed);
+        });
+        let stopped = end == AttemptEnd::Stopped;
+        self.report(end);
+        if let Some(mut rest) = rest {
+            // Read to the end, so that the connection can carry the next attempt.
+            let _ =
+                tokio::time::timeout(DRAIN, async { while rest.frame().await.is_some() {} }).await;
+        }
+        if stopped {
+            self.until_idle().await;
+        }
+    }
+
+    /// What an end is for the scheduler and the records, and the rest of the answer if it is worth reading.
+    fn judge(&self, exchange: Exchange) -> (AttemptEnd, &'static str, Option<Incoming>) {
+        match exchange {
+            Exchange::Ended(end, rest) => {
+                let (tokens_in, tokens_out) = (end.usage.tokens_in, end.usage.tokens_out);
+                self.task.run.lock().result = Some(end);
+                (
+                    AttemptEnd::Finished {
+                        tokens_in,
+                        tokens_out,
+                    },
+                    "finished",
+                    Some(rest),
+                )
             }
-            if !begun {
-                begun = true;
-                if let Some(record) = task.run.lock().attempts.last_mut() {
-                    record.first_token = Some(now);
-                }
-                daemon.drive(Input::Progress {
-                    task: task.no,
-                    attempt,
-                    at: now,
-                    tokens_out: reader.tokens_out(),
-                });
+            Exchange::Failed(fault, retry_after_ms) => {
+                let (end, outcome) = self.failure(&fault, retry_after_ms);
+                self.daemon.note_fault(&self.task, &self.replica, &fault);
+                self.task.run.lock().fault = Some(fault);
+                (end, outcome, None)
+            }
+            Exchange::Diverged { k } => {
+                self.task.run.lock().diverged = Some(k);
+                self.daemon.note_divergence(&self.task, &self.replica, k);
+                (AttemptEnd::Failed { resumable: false }, "diverged", None)
+            }
+            Exchange::Stopped => (AttemptEnd::Stopped, "stopped", None),
+        }
+    }
+
+    /// Which end a fault is: only the engine and the transport speak against the replica. The task can go on
+    /// elsewhere if nothing was sent yet, or if the set reproduces what was sent.
+    fn failure(
+        &self,
+        fault: &EngineFault,
+        retry_after_ms: Option<u64>,
+    ) -> (AttemptEnd, &'static str) {
+        let reproducible = self.task.level == Level::Strict && self.replica.reproducible;
+        match fault.class {
+            FaultClass::InvalidRequest
+            | FaultClass::ContextOverflow
+            | FaultClass::Unauthenticated
+            | FaultClass::NotFound => (AttemptEnd::Refused, "refused"),
+            FaultClass::Busy => (AttemptEnd::Busy { retry_after_ms }, "busy"),
+            FaultClass::Engine | FaultClass::Transport => {
+                let resumable = reproducible || self.task.transcript.k() == 0;
+                (AttemptEnd::Failed { resumable }, "failed")
             }
         }
-        match state {
-            StreamState::Open => {}
-            StreamState::Ended(end) => return Exchange::Ended(end, body),
-            StreamState::Failed(fault) => return Exchange::Failed(fault, None),
+    }
+
+    async fn exchange(&self) -> Exchange {
+        let replica = &self.replica;
+        let Some(route) = replica.pool.adapter.route(self.task.request.workload) else {
+            return Exchange::refused(format!(
+                "the adapter of `{}` has no route for this workload",
+                replica.pool.engine
+            ));
+        };
+        let mut body = Vec::with_capacity(1024);
+        if let Err(e) = route.render(&self.task.effective, &mut body) {
+            return Exchange::refused(e.to_string());
+        }
+        let request = replica.upstream.request(
+            &route.method,
+            &route.path,
+            &route.headers,
+            Bytes::from(body),
+        );
+        let request = match request {
+            Ok(request) => request,
+            Err(e) => return Exchange::refused(format!("the request can't be made: {e}")),
+        };
+        match replica.upstream.send(request).await {
+            Err(e) => Exchange::transport(format!(
+                "replica `{}` does not answer: {}",
+                replica.name,
+                root_cause(&e)
+            )),
+            Ok(answer) if answer.status() == StatusCode::OK => self.follow(route, answer).await,
+            Ok(answer) => refused(route, answer).await,
+        }
+    }
+
+    async fn follow(&self, route: &Route, answer: Response<Incoming>) -> Exchange {
+        let mut body = answer.into_body();
+        let mut reader = StreamReader::new(Arc::clone(&route.grammar));
+        let mut batch = TokenBatch::default();
+        let mut place = Place::default();
+        let mut begun = false;
+        loop {
+            batch.clear();
+            let state = match body.frame().await {
+                Some(Ok(frame)) => match frame.data_ref() {
+                    Some(bytes) => reader.push(bytes, &mut batch),
+                    None => StreamState::Open,
+                },
+                Some(Err(e)) => broken_off(reader.break_off(&mut batch), &e),
+                None => reader.finish(&mut batch),
+            };
+            if reader.tokens_out() > 0 {
+                self.progressed(reader.tokens_out(), &mut begun);
+            }
+            match self.task.transcript.append(&mut place, &batch) {
+                Appended::Taken => {}
+                Appended::Ended => return Exchange::Stopped,
+                Appended::Diverged { k } => return Exchange::Diverged { k },
+            }
+            if self.no.0 > 1 && self.task.transcript.repeats(&place) {
+                self.task
+                    .run
+                    .lock()
+                    .with_attempt(self.no, |record| record.redecoded = reader.tokens_out());
+            }
+            match state {
+                StreamState::Open => {}
+                StreamState::Ended(_) if self.task.transcript.repeats(&place) => {
+                    // It ended before it had repeated everything that was sent.
+                    return Exchange::Diverged {
+                        k: self.task.transcript.k(),
+                    };
+                }
+                StreamState::Ended(end) => return Exchange::Ended(end, body),
+                StreamState::Failed(fault) => return Exchange::Failed(fault, None),
+            }
+        }
+    }
+
+    /// Notes progress for the watchdogs; the scheduler itself hears of the first token only.
+    fn progressed(&self, tokens_out: u32, begun: &mut bool) {
+        let now = self.daemon.clock.now();
+        self.task.progressed(now, tokens_out);
+        if !*begun {
+            *begun = true;
+            self.task
+                .run
+                .lock()
+                .with_attempt(self.no, |record| record.first_token = Some(now));
+            self.daemon.drive(Input::Progress {
+                task: self.task.no,
+                attempt: self.no,
+                at: now,
+                tokens_out,
+            });
+        }
+    }
+
+    /// Asks by the adapter's rule until the engine has let go of the slot; the scheduler bounds the wait itself.
+    async fn until_idle(&self) {
+        let (daemon, replica) = (&self.daemon, &self.replica);
+        let idle = Input::SlotIdle {
+            replica: replica.no,
+            task: self.task.no,
+        };
+        let Some(rule) = &replica.pool.adapter.idle else {
+            daemon.drive(idle);
+            return;
+        };
+        let mut wait = rule.first_after_ms;
+        for _ in 0..60 {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = daemon.stopped.cancelled() => return,
+            }
+            wait = rule.every_ms.max(10);
+            if !daemon.registry.read().replicas.contains_key(&replica.no) {
+                return;
+            }
+            let Ok(request) = replica
+                .upstream
+                .request("GET", &rule.path, &[], Bytes::new())
+            else {
+                return;
+            };
+            let answer =
+                tokio::time::timeout(Duration::from_secs(2), replica.upstream.send(request)).await;
+            if let Ok(Ok(answer)) = answer {
+                let is_idle = answer.status().as_u16() == rule.ok_status;
+                let _ = tokio::time::timeout(DRAIN, answer.into_body().collect()).await;
+                if is_idle {
+                    daemon.drive(idle);
+                    return;
+                }
+            }
         }
     }
 }
@@ -232,44 +336,14 @@ async fn refused(route: &Route, answer: Response<Incoming>) -> Exchange {
     )
 }
 
-/// Asks by the adapter's rule until the engine has let go of the slot; the scheduler bounds the wait itself.
-async fn until_idle(daemon: &Arc<Daemon>, task: &Task, replica: &Replica) {
-    let Some(rule) = &replica.pool.adapter.idle else {
-        daemon.drive(Input::SlotIdle {
-            replica: replica.no,
-            task: task.no,
-        });
-        return;
-    };
-    let mut wait = rule.first_after_ms;
-    for _ in 0..60 {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-            () = daemon.stopped.cancelled() => return,
+/// A connection that breaks after the engine said that it was done has broken nothing.
+fn broken_off(state: StreamState, error: &hyper::Error) -> StreamState {
+    match state {
+        StreamState::Failed(mut fault) => {
+            fault.message = format!("the stream broke: {}", root_cause(error));
+            StreamState::Failed(fault)
         }
-        wait = rule.every_ms.max(10);
-        if !daemon.registry.read().replicas.contains_key(&replica.no) {
-            return;
-        }
-        let Ok(request) = replica
-            .upstream
-            .request("GET", &rule.path, &[], Bytes::new())
-        else {
-            return;
-        };
-        let answer =
-            tokio::time::timeout(Duration::from_secs(2), replica.upstream.send(request)).await;
-        if let Ok(Ok(answer)) = answer {
-            let idle = answer.status().as_u16() == rule.ok_status;
-            let _ = tokio::time::timeout(DRAIN, answer.into_body().collect()).await;
-            if idle {
-                daemon.drive(Input::SlotIdle {
-                    replica: replica.no,
-                    task: task.no,
-                });
-                return;
-            }
-        }
+        told => told,
     }
 }
 

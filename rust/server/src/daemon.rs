@@ -243,6 +243,33 @@ impl Daemon {
             .line(self.clock.now(), "warning", "attempt failed", fields);
     }
 
+    /// A repeated decode differed: count it, keep the evidence for the operator, have every replica of the task probed.
+    pub(crate) fn note_divergence(&self, task: &Task, replica: &Replica, k: u64) {
+        let pool = &replica.pool;
+        self.metrics
+            .divergences
+            .with(&[&*pool.engine, &*pool.name])
+            .add(1);
+        let fields = json!({"task_id": task.id(), "pool_id": &*pool.name, "replica_id": &*replica.name, "byte": k});
+        self.log.line(
+            self.clock.now(),
+            "error",
+            "a repeated decode diverged",
+            fields,
+        );
+        let evidence = divergence_record(task, k);
+        let folder = Path::new(&self.config.journal.path).with_extension("divergences");
+        let file = folder.join(format!("{}.json", task.id()));
+        if let Err(e) = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(file, evidence.to_string()))
+        {
+            self.log_error("the evidence of a divergence can't be written", &e);
+        }
+        for attempt in &task.run.lock().attempts {
+            self.events.push(json!({"event": "probe", "replica": &*attempt.replica.name, "reason": "divergence"}));
+        }
+    }
+
     /// Keeps an ended task at hand for a while.
     pub(crate) fn linger(&self, task: &Arc<Task>) {
         let until = self.clock.now().plus_ms(LINGER_MS);
@@ -337,4 +364,22 @@ impl Daemon {
                 .end(|_, _| Terminal::Error(Arc::new(body.clone())));
         }
     }
+}
+
+/// What an operator needs to find out which replica is wrong.
+fn divergence_record(task: &Task, k: u64) -> Value {
+    let sent: String = task
+        .transcript
+        .segments()
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    json!({
+        "task_id": task.id(),
+        "byte": k,
+        "effective_request": task.effective,
+        "sent": sent,
+        "attempts": crate::finish::attempts(&task.run.lock().attempts),
+        "identity": task.run.lock().attempts.last().map(|a| a.replica.identity_fields.clone()),
+    })
 }

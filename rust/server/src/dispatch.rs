@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Attempt;
 use crate::daemon::Daemon;
 use crate::journal::{Kind, Record};
 use crate::task::{AttemptRecord, Task};
@@ -55,6 +56,10 @@ impl Dispatch {
 impl Daemon {
     /// Feeds one input and performs what follows. Returns the answer if the input was a submission.
     pub fn drive(self: &Arc<Self>, input: Input) -> Option<Answer> {
+        if self.stopped.is_cancelled() {
+            // The daemon is over: what is still open is the next life's, and nothing may be spawned any more.
+            return None;
+        }
         let mut deferred = Deferred::default();
         {
             let mut scheduler = self.dispatch.scheduler.lock();
@@ -172,6 +177,12 @@ impl Daemon {
         self.metrics.tasks_started.with(&labels).add(1);
         task.progress_us
             .store(0, std::sync::atomic::Ordering::Relaxed);
+        if task.transcript.k() > 0 {
+            self.metrics
+                .failovers
+                .with(&[&*pool.engine, &*pool.name])
+                .add(1);
+        }
         {
             let mut run = task.run.lock();
             run.stop = Some(stop.clone());
@@ -183,6 +194,8 @@ impl Daemon {
                 first_token: None,
                 ended: None,
                 outcome: "running",
+                redecoded: 0,
+                tokens_out: 0,
             });
         }
         self.journal.append(Record {
@@ -195,9 +208,8 @@ impl Daemon {
                 serde_json::json!(&*replica.name)
             ),
         });
-        let daemon = Arc::clone(self);
-        self.runtime
-            .spawn(async move { crate::attempt::run(daemon, task, attempt, replica, stop).await });
+        let attempt = Attempt::new(Arc::clone(self), task, attempt, replica);
+        self.runtime.spawn(attempt.run(stop));
         true
     }
 

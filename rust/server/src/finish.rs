@@ -1,6 +1,7 @@
 //! The end of a task: terminal event, receipt, record, counters, log line. And the way back from the record.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use orchqueue_core::{EndReason, Refusal, TimeoutKind};
 use orchqueue_wire::errors::{Code, ErrorBody};
@@ -15,7 +16,7 @@ use crate::daemon::Daemon;
 use crate::journal::{Kind, Record};
 use crate::receipt::{Proof, unsigned};
 use crate::task::{AttemptRecord, Door, NewTask, Run, Task};
-use crate::transcript::Terminal;
+use crate::transcript::{Place, Terminal};
 
 impl Daemon {
     /// Writes the one terminal event of a task and everything that follows from it.
@@ -26,11 +27,11 @@ impl Daemon {
             run.ended = Some(now);
             run.canceled = reason == EndReason::Canceled;
             run.stop = None;
-            if reason == EndReason::Canceled {
-                if let Some(last) = run.attempts.last_mut().filter(|a| a.ended.is_none()) {
-                    last.outcome = "canceled";
-                    last.ended = Some(now);
-                }
+            if reason == EndReason::Canceled
+                && let Some(last) = run.attempts.last_mut().filter(|a| a.ended.is_none())
+            {
+                last.outcome = "canceled";
+                last.ended = Some(now);
             }
             (run.result.take(), run.fault.clone())
         };
@@ -77,7 +78,11 @@ impl Daemon {
     }
 
     fn error_data(&self, task: &Task, reason: EndReason, fault: Option<&EngineFault>) -> ErrorBody {
-        let mut body = error_body(reason, fault, self.draining());
+        let diverged = task.run.lock().diverged;
+        let mut body = match diverged.filter(|_| reason == EndReason::WorkerReset) {
+            Some(k) => diverged_body(k),
+            None => error_body(reason, fault, self.draining()),
+        };
         body.engine = task.run.lock().pool.as_ref().map(|p| p.engine.to_string());
         body.correlation_id = Some(task.correlation_id.to_string());
         body
@@ -109,17 +114,15 @@ impl Daemon {
         if let EndReason::Refused(refusal) = reason {
             self.count_refusal(engine, &refusal_body(refusal, None));
         }
+        for attempt in &run.attempts {
+            self.count_tokens(task, attempt);
+        }
         let Some(last) = run.attempts.last() else {
             return;
         };
-        let tokens_out = match result {
-            Some(end) => {
-                last.replica.tokens_in.add(u64::from(end.usage.tokens_in));
-                end.usage.tokens_out
-            }
-            None => task.tokens_out.load(std::sync::atomic::Ordering::Relaxed),
-        };
-        last.replica.tokens_out.add(u64::from(tokens_out));
+        if let Some(end) = result {
+            last.replica.tokens_in.add(u64::from(end.usage.tokens_in));
+        }
         let labels = [
             engine,
             &*last.replica.engine_version,
@@ -135,6 +138,31 @@ impl Daemon {
                 .latency_decode
                 .with(&labels)
                 .observe_us(ended.0.saturating_sub(first.0));
+        }
+    }
+
+    /// What a failover decodes again is charged to nobody and counted apart.
+    fn count_tokens(&self, task: &Task, attempt: &AttemptRecord) {
+        let decoded = match attempt.ended {
+            Some(_) => attempt.tokens_out,
+            None => task.tokens_out.load(Ordering::Relaxed),
+        };
+        attempt
+            .replica
+            .tokens_out
+            .add(u64::from(decoded.saturating_sub(attempt.redecoded)));
+        if attempt.redecoded > 0 {
+            let replica = &attempt.replica;
+            let labels = [
+                &*replica.pool.engine,
+                &*replica.engine_version,
+                &*replica.pool.name,
+                &*replica.name,
+            ];
+            self.metrics
+                .tokens_redecoded
+                .with(&labels)
+                .add(u64::from(attempt.redecoded));
         }
     }
 
@@ -163,7 +191,7 @@ impl Daemon {
             "queue_time_ms": started.ms_since(task.received),
             "decode_time_ms": decode_ms(&run),
             "tokens_in": result.map(|e| e.usage.tokens_in),
-            "tokens_out": task.tokens_out.load(std::sync::atomic::Ordering::Relaxed),
+            "tokens_out": task.tokens_out.load(Ordering::Relaxed),
             "outcome": outcome(reason),
             "correlation_id": &*task.correlation_id,
         });
@@ -195,7 +223,7 @@ impl Daemon {
                 .cuts
                 .push(orchqueue_wire::reader::Cut { end, channel });
         }
-        task.transcript.append(&batch);
+        task.transcript.append(&mut Place::default(), &batch);
         let terminal = match doc.get("end").filter(|e| e.is_object()) {
             Some(end) => Terminal::End(Arc::new(end.clone())),
             None => Terminal::Error(Arc::new(stored_error(&doc["error"])?)),
@@ -323,13 +351,16 @@ pub fn attempts(records: &[AttemptRecord]) -> Vec<Value> {
     records
         .iter()
         .map(|a| {
-            json!({
+            let mut attempt = json!({
                 "attempt": a.attempt.0,
                 "replica_id": &*a.replica.name,
                 "outcome": a.outcome,
                 "started_ms": wall_ms(a.started),
-                "ended_ms": a.ended.map(wall_ms),
-            })
+            });
+            if let Some(ended) = a.ended {
+                attempt["ended_ms"] = json!(wall_ms(ended));
+            }
+            attempt
         })
         .collect()
 }
@@ -382,6 +413,14 @@ fn error_body(reason: EndReason, fault: Option<&EngineFault>, draining: bool) ->
         EndReason::Refused(Refusal::DeadlineUnmet) => refusal_body(Refusal::DeadlineUnmet, None),
         EndReason::Refused(refusal) => refusal_body(refusal, None),
     }
+}
+
+fn diverged_body(k: u64) -> ErrorBody {
+    ErrorBody::new(
+        Code::DeterminismDiverged,
+        format!("the replica that took over did not repeat what had been sent: byte {k} is another"),
+    )
+    .with_hint("the operator finds the difference in the `divergences` folder beside the store; send the task again under a new `task_id`")
 }
 
 fn timeout_body(kind: TimeoutKind) -> ErrorBody {

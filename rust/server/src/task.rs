@@ -36,6 +36,10 @@ pub struct AttemptRecord {
     pub ended: Option<Time>,
     /// `running`, then how it ended.
     pub outcome: &'static str,
+    /// Tokens that it decoded only to repeat what an earlier attempt had sent.
+    pub redecoded: u32,
+    /// Tokens that it decoded in all, as far as its engine has told.
+    pub tokens_out: u32,
 }
 
 /// What changes while the task runs.
@@ -50,10 +54,21 @@ pub struct Run {
     pub fault: Option<EngineFault>,
     pub ended: Option<Time>,
     pub canceled: bool,
+    /// The first output byte in which a repeated decode differed from what was sent.
+    pub diverged: Option<u64>,
     /// The record of a task that ended in an earlier life.
     pub stored: Option<serde_json::Value>,
     /// The journal record of the admission, until it is handed over.
     pub admission: Option<Admission>,
+}
+
+impl Run {
+    /// Changes the record of one attempt.
+    pub fn with_attempt(&mut self, no: AttemptNo, change: impl FnOnce(&mut AttemptRecord)) {
+        if let Some(record) = self.attempts.iter_mut().find(|a| a.attempt == no) {
+            change(record);
+        }
+    }
 }
 
 /// The admission record on its way to the journal.

@@ -68,6 +68,27 @@ pub enum ResumeError {
     Complete,
 }
 
+/// How far an attempt has come in the transcript.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Text bytes that the attempt has produced.
+    text: usize,
+    /// The first event that it has not repeated whole.
+    event: usize,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    Taken,
+    /// The transcript has its terminal: nothing comes after it.
+    Ended,
+    /// Output byte `k` is not what was sent.
+    Diverged {
+        k: u64,
+    },
+}
+
 /// One token event, as a reader sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenEvent<'a> {
@@ -99,25 +120,44 @@ impl Transcript {
         &self.request_digest
     }
 
-    /// Appends what arrived. False when the transcript has ended: nothing comes after a terminal.
-    pub fn append(&self, batch: &TokenBatch) -> bool {
-        let wakers = {
+    /// Takes what an attempt produced. What the transcript has already is compared byte for byte and not sent
+    /// again, the rest is appended: so a second attempt goes on where the first died (determinism.md, failover).
+    pub fn append(&self, place: &mut Place, batch: &TokenBatch) -> Appended {
+        let (result, wakers) = {
             let mut state = self.state.lock();
             if state.terminal.is_some() {
-                return false;
+                return Appended::Ended;
             }
+            let had = state.marks.len();
             let mut start = 0;
+            let mut result = Appended::Taken;
             for cut in &batch.cuts {
                 let end = cut.end as usize;
-                if let Some(text) = batch.text.get(start..end).filter(|t| !t.is_empty()) {
-                    state.push(text, cut.channel);
-                }
+                let text = batch.text.get(start..end).unwrap_or("");
                 start = end;
+                if let Err(k) = state.take(place, text, cut.channel) {
+                    result = Appended::Diverged { k };
+                    break;
+                }
             }
-            std::mem::take(&mut state.wakers)
+            let grown = state.marks.len() > had;
+            (
+                result,
+                if grown {
+                    std::mem::take(&mut state.wakers)
+                } else {
+                    Vec::new()
+                },
+            )
         };
         wake(wakers);
-        true
+        result
+    }
+
+    /// Whether an attempt at this place has still to repeat what was sent.
+    #[must_use]
+    pub fn repeats(&self, place: &Place) -> bool {
+        place.text < self.state.lock().text.len()
     }
 
     /// Ends the stream. False when it had ended before: the first terminal stands. `terminal` is called under
@@ -285,6 +325,40 @@ impl Transcript {
 }
 
 impl State {
+    /// Compares with what is there, appends what is beyond; the output byte of the first difference if there is one.
+    fn take(&mut self, place: &mut Place, text: &str, channel: Channel) -> Result<(), u64> {
+        let mut rest = text;
+        while place.text < self.text.len() && !rest.is_empty() {
+            let Some(mark) = self.marks.get(place.event).copied() else {
+                break;
+            };
+            let known = &self.text.as_bytes()[place.text..mark.text_end as usize];
+            if mark.channel != channel {
+                return Err(mark.k - known.len() as u64);
+            }
+            let same = known
+                .iter()
+                .zip(rest.as_bytes())
+                .take_while(|(a, b)| a == b)
+                .count();
+            let enough = known.len().min(rest.len());
+            let Some(beyond) = rest.get(same..).filter(|_| same == enough) else {
+                return Err(mark.k - (known.len() - same) as u64);
+            };
+            place.text += same;
+            place.event += usize::from(same == known.len());
+            rest = beyond;
+        }
+        if !rest.is_empty() {
+            self.push(rest, channel);
+            *place = Place {
+                text: self.text.len(),
+                event: self.marks.len(),
+            };
+        }
+        Ok(())
+    }
+
     fn push(&mut self, text: &str, channel: Channel) {
         if channel != self.channel {
             self.digest.update(&[0xFF, channel as u8]);
@@ -373,7 +447,7 @@ mod tests {
 
     fn id_at(pieces: &[(&str, Channel)]) -> EventId {
         let t = Transcript::new([7; 32]);
-        t.append(&batch(pieces));
+        t.append(&mut Place::default(), &batch(pieces));
         let state = t.state.lock();
         EventId {
             k: state.digest.k(),
@@ -385,12 +459,18 @@ mod tests {
     #[test]
     fn nothing_comes_after_the_terminal() {
         let t = Transcript::new([7; 32]);
-        assert!(t.append(&batch(&[("a", Channel::Text)])));
+        assert_eq!(
+            t.append(&mut Place::default(), &batch(&[("a", Channel::Text)])),
+            Appended::Taken
+        );
         assert!(t.end(|k, _| {
             assert_eq!(k, 1);
             ended()
         }));
-        assert!(!t.append(&batch(&[("b", Channel::Text)])));
+        assert_eq!(
+            t.append(&mut Place::default(), &batch(&[("b", Channel::Text)])),
+            Appended::Ended
+        );
         assert!(!t.end(|_, _| ended()));
         assert_eq!(t.segments(), [(Channel::Text, "a".to_owned())]);
     }
@@ -398,21 +478,24 @@ mod tests {
     #[test]
     fn a_channel_switch_counts_two_output_bytes() {
         let t = Transcript::new([7; 32]);
-        t.append(&batch(&[
-            ("why", Channel::Reasoning),
-            ("ok", Channel::Text),
-        ]));
+        t.append(
+            &mut Place::default(),
+            &batch(&[("why", Channel::Reasoning), ("ok", Channel::Text)]),
+        );
         assert_eq!(t.k(), 2 + 3 + 2 + 2);
     }
 
     #[test]
     fn every_place_of_the_output_can_be_resumed_and_no_other_digest_can() {
         let t = Transcript::new([7; 32]);
-        t.append(&batch(&[
-            ("abc", Channel::Text),
-            ("dé", Channel::Text),
-            ("f", Channel::Reasoning),
-        ]));
+        t.append(
+            &mut Place::default(),
+            &batch(&[
+                ("abc", Channel::Text),
+                ("dé", Channel::Text),
+                ("f", Channel::Reasoning),
+            ]),
+        );
         for (seen, place) in [
             ("", (0, 0)),
             ("a", (0, 1)),
@@ -448,7 +531,7 @@ mod tests {
     #[test]
     fn a_place_inside_a_character_is_refused() {
         let t = Transcript::new([7; 32]);
-        t.append(&batch(&[("é", Channel::Text)]));
+        t.append(&mut Place::default(), &batch(&[("é", Channel::Text)]));
         assert_eq!(
             t.locate(EventId {
                 k: 1,
@@ -457,5 +540,77 @@ mod tests {
             }),
             Err(ResumeError::Mismatch)
         );
+    }
+
+    const SENT: [(&str, Channel); 3] = [
+        ("why", Channel::Reasoning),
+        ("dé", Channel::Text),
+        ("f", Channel::Text),
+    ];
+
+    /// A transcript in which a first attempt died after `SENT`, and a second attempt that produces `pieces`.
+    fn second_attempt(pieces: &[(&str, Channel)]) -> (Transcript, Appended) {
+        let t = Transcript::new([7; 32]);
+        t.append(&mut Place::default(), &batch(&SENT));
+        let mut place = Place::default();
+        let mut result = Appended::Taken;
+        for piece in pieces {
+            result = t.append(&mut place, &batch(std::slice::from_ref(piece)));
+            if result != Appended::Taken {
+                break;
+            }
+        }
+        (t, result)
+    }
+
+    #[test]
+    fn a_second_attempt_goes_on_however_its_events_are_cut() {
+        let whole = Transcript::new([7; 32]);
+        whole.append(&mut Place::default(), &batch(&SENT));
+        whole.append(
+            &mut Place { text: 7, event: 3 },
+            &batch(&[("gh", Channel::Text)]),
+        );
+        for pieces in [
+            vec![
+                ("why", Channel::Reasoning),
+                ("dé", Channel::Text),
+                ("f", Channel::Text),
+                ("gh", Channel::Text),
+            ],
+            vec![("why", Channel::Reasoning), ("défgh", Channel::Text)],
+            vec![
+                ("w", Channel::Reasoning),
+                ("hy", Channel::Reasoning),
+                ("d", Channel::Text),
+                ("éfg", Channel::Text),
+                ("h", Channel::Text),
+            ],
+        ] {
+            let (t, result) = second_attempt(&pieces);
+            assert_eq!(result, Appended::Taken);
+            assert_eq!(t.segments(), whole.segments());
+            assert_eq!(t.k(), whole.k());
+        }
+    }
+
+    #[test]
+    fn the_first_differing_byte_is_named_and_nothing_is_appended() {
+        for (pieces, at) in [
+            (vec![("wha", Channel::Reasoning)], 2 + 2),
+            (vec![("why", Channel::Text)], 2),
+            (
+                vec![("why", Channel::Reasoning), ("de", Channel::Text)],
+                2 + 3 + 2 + 1,
+            ),
+            (
+                vec![("why", Channel::Reasoning), ("déX", Channel::Text)],
+                2 + 3 + 2 + 3,
+            ),
+        ] {
+            let (t, result) = second_attempt(&pieces);
+            assert_eq!(result, Appended::Diverged { k: at }, "{pieces:?}");
+            assert_eq!(t.k(), 2 + 3 + 2 + 4);
+        }
     }
 }
