@@ -39,6 +39,7 @@ class Family(NamedTuple):
 
 
 _REPLICA = ("engine", "engine_version", "pool_id", "replica_id")
+_POOL = ("engine", "pool_id")
 _QUEUE = ("engine", "pool_id", "priority")
 _LATENCY = ("engine", "engine_version", "pool_id", "priority")
 
@@ -64,6 +65,9 @@ FAMILIES = (
     ),
     Family("tokens_in_total", "counter", _REPLICA, "Input tokens, by the engine's own count."),
     Family("tokens_out_total", "counter", _REPLICA, "Output tokens, by the engine's own count."),
+    Family("tokens_redecoded_total", "counter", _REPLICA, "Tokens that were decoded again for a failover."),
+    Family("failovers_total", "counter", _POOL, "Attempts that replaced a failed one in mid-stream."),
+    Family("divergences_total", "counter", _POOL, "Re-decodes that were not byte-equal."),
     Family(
         "admission_backpressure_events_total",
         "counter",
