@@ -9,11 +9,14 @@ import error_table
 import pytest
 from orchqueue import errors, wire_models
 
-from contracts import CONTRACTS, load, openapi_documents
+from contracts import CONTRACTS, ROOT, load, openapi_documents
 
 pytestmark = pytest.mark.req("ORCH-2006")
 
 Row = tuple[str, int, bool]
+#: A reason where it is given as an argument, and where the wire crate names it.
+GIVEN = re.compile(r'(?:with_reason\(|reason=)"([a-z0-9_]+)"')
+NAMED = re.compile(r'pub const [A-Z_]+: &str = "([a-z0-9_]+)"')
 
 
 def registry() -> list[Row]:
@@ -82,6 +85,27 @@ def test_every_status_is_documented_by_an_operation() -> None:
 
 def _statuses(error: dict[str, Any]) -> list[int]:
     return [error["status"], *(other["status"] for other in error.get("also", []))]
+
+
+def test_every_reason_that_is_given_is_in_the_registry() -> None:
+    listed = {
+        reason["reason"]
+        for error in load("errors.yaml")["errors"]
+        for reason in [*error.get("also", []), *error.get("reasons", [])]
+    }
+    given = {
+        reason
+        for folder, suffix in (
+            ("rust/server/src", ".rs"),
+            ("rust/wire/src", ".rs"),
+            ("python/orchqueue/control", ".py"),
+        )
+        for path in (ROOT / folder).rglob(f"*{suffix}")
+        for pattern in (GIVEN, NAMED if path.name == "errors.rs" else GIVEN)
+        for reason in pattern.findall(path.read_text())
+    }
+    assert len(given) > 10
+    assert given - listed == set()
 
 
 def test_a_row_that_is_off_is_found() -> None:
