@@ -613,6 +613,19 @@ class Replica(BaseModel):
     """
     slots_total: Annotated[int, Field(ge=0)]
     in_flight: Annotated[int, Field(ge=0)]
+    pid: Annotated[int | None, Field(ge=1)] = None
+    """
+    The process of a managed replica.
+    """
+    restarts: Annotated[int | None, Field(ge=0)] = None
+    """
+    Times that it was started again.
+    """
+    reproducible: bool | None = None
+    """
+    It keeps the promise of determinism; absent until it has been probed.
+    """
+    not_reproducible_because: str | None = None
     last_error: str | None = None
 
 

@@ -68,6 +68,9 @@ def _replica(pool_id: str, replica: LiveReplica) -> dict[str, Any]:
         "replicaset_id": replica.set_id,
         "engine_version": status.engine_version,
         "model_digest": status.model_digest,
+        "pid": status.pid,
+        "reproducible": status.reproducible,
+        "not_reproducible_because": status.reason,
     }
     return {
         "id": status.id,
@@ -77,6 +80,7 @@ def _replica(pool_id: str, replica: LiveReplica) -> dict[str, Any]:
         "managed": status.managed,
         "slots_total": replica.slots,
         "in_flight": replica.in_flight,
+        "restarts": status.restarts,
         "last_error": status.last_error,
         **{name: value for name, value in known.items() if value is not None},
     }

@@ -113,9 +113,12 @@ impl Attempt {
         let (end, outcome, rest) = self.judge(exchange);
         let now = self.daemon.clock.now();
         self.task.run.lock().with_attempt(self.no, |record| {
-            record.ended = Some(now);
-            record.outcome = outcome;
-            record.tokens_out = self.task.tokens_out.load(Ordering::Relaxed);
+            // What was stopped says so already, and from when.
+            if record.ended.is_none() {
+                record.ended = Some(now);
+                record.outcome = outcome;
+                record.tokens_out = self.task.tokens_out.load(Ordering::Relaxed);
+            }
         });
         let stopped = end == AttemptEnd::Stopped;
         self.report(end);

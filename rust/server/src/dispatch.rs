@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use orchqueue_core::{
     Action, AttemptEnd, AttemptNo, EndReason, Forecast, Input, PoolNo, Refusal, ReplicaNo,
-    Scheduler, TaskNo, Time,
+    Scheduler, StopReason, TaskNo, Time,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -117,15 +117,12 @@ impl Daemon {
                     });
                 }
             }
-            Action::Stop { task, .. } => {
-                let stop = self
-                    .tasks
-                    .by_no(task)
-                    .and_then(|t| t.run.lock().stop.clone());
-                if let Some(stop) = stop {
-                    stop.cancel();
-                }
-            }
+            Action::Stop {
+                task,
+                attempt,
+                reason,
+                ..
+            } => self.stop(task, attempt, reason),
             Action::ReportProgress { task, attempt } => inputs.extend(self.progress(task, attempt)),
             Action::End { task, reason } => deferred.ended.push((task, reason)),
             Action::Probe { replica } => self.ask_for_probe(replica),
@@ -211,6 +208,25 @@ impl Daemon {
         let attempt = Attempt::new(Arc::clone(self), task, attempt, replica);
         self.runtime.spawn(attempt.run(stop));
         true
+    }
+
+    fn stop(&self, no: TaskNo, attempt: AttemptNo, reason: StopReason) {
+        let Some(task) = self.tasks.by_no(no) else {
+            return;
+        };
+        let now = self.clock.now();
+        let mut run = task.run.lock();
+        run.with_attempt(attempt, |record| {
+            record.ended = Some(now);
+            record.outcome = match reason {
+                StopReason::Canceled => "canceled",
+                StopReason::TimedOut(_) => "timed_out",
+            };
+            record.tokens_out = task.tokens_out.load(std::sync::atomic::Ordering::Relaxed);
+        });
+        if let Some(stop) = run.stop.take() {
+            stop.cancel();
+        }
     }
 
     fn progress(&self, no: TaskNo, attempt: AttemptNo) -> Option<Input> {

@@ -25,14 +25,7 @@ impl Daemon {
         let (result, fault) = {
             let mut run = task.run.lock();
             run.ended = Some(now);
-            run.canceled = reason == EndReason::Canceled;
             run.stop = None;
-            if reason == EndReason::Canceled
-                && let Some(last) = run.attempts.last_mut().filter(|a| a.ended.is_none())
-            {
-                last.outcome = "canceled";
-                last.ended = Some(now);
-            }
             (run.result.take(), run.fault.clone())
         };
         let ended = task

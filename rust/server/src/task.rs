@@ -53,7 +53,6 @@ pub struct Run {
     pub result: Option<EngineEnd>,
     pub fault: Option<EngineFault>,
     pub ended: Option<Time>,
-    pub canceled: bool,
     /// The first output byte in which a repeated decode differed from what was sent.
     pub diverged: Option<u64>,
     /// The record of a task that ended in an earlier life.
