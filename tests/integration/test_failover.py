@@ -14,7 +14,7 @@ from orchqueue.testing import LiveDaemon
 
 PROMPT = "Tell me everything."
 SEED = 11
-TOKENS = 160
+TOKENS = 500
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_what_is_decoded_again_is_counted_apart(live: LiveDaemon, undisturbed: t
     after = totals()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown["failovers_total"] == 1
-    assert 40 <= grown["tokens_redecoded_total"] <= 80
+    assert 40 <= grown["tokens_redecoded_total"] <= 300
     assert grown["tokens_out_total"] == pytest.approx(TOKENS, abs=4)
 
 
