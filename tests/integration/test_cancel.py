@@ -154,11 +154,11 @@ def test_no_token_comes_after_the_204_for_any_reader() -> None:
                 for _ in range(number % 23):
                     readers[number % 3].event_named("token")
                 assert client.post(f"/v1/tasks/{task_id}/cancel").status_code == 204
-                for reader in readers:
-                    # What lies in our own sockets by now came before the 204.
-                    reader.here()
-                ends = [reader.rest() for reader in readers]
-                late += [(number, place) for place, end in enumerate(ends) if tokens(end)]
+                # What lies in our own sockets by now came before the 204.
+                before = [reader.here() for reader in readers]
+                after = [reader.rest() for reader in readers]
+                late += [(number, place) for place, rest in enumerate(after) if tokens(rest)]
+                assert all(is_canceled([*here, *rest]) for here, rest in zip(before, after, strict=True))
     assert late == []
 
 

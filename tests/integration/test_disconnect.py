@@ -8,7 +8,7 @@ from wire import Raw, events, followed, shown, submitted, text, the_end, until, 
 GRACE_MS = 400
 QUICK = Setup(settings={"server": {"grace_ms": GRACE_MS}})
 PATIENT = Setup(settings={"server": {"grace_ms": 60_000}})
-WORDS = Reply("a " * 150, delay_s=0.01)
+WORDS = Reply("a " * 80, delay_s=0.01)
 CHAT = "/v1/chat/completions"
 
 
@@ -18,7 +18,7 @@ def test_task_that_was_accepted_is_kept_when_its_reader_leaves() -> None:
         task_id = submitted(running.url)
         with Raw.following(running.url, task_id) as reader:
             reader.event_named("token")
-        assert waits_for_state(running.url, task_id, "finished")["output"]["text"] == "a " * 150
+        assert waits_for_state(running.url, task_id, "finished")["output"]["text"] == "a " * 80
         assert running.engine.aborted == 0
 
 
@@ -41,7 +41,7 @@ def test_reader_that_comes_back_within_the_grace_saves_its_task() -> None:
             seen = reader.event_named("token")
         rest = events(followed(running.url, task_id, seen.id).content)
         assert the_end(rest).name == "end"
-        assert seen.data["t"] + text(rest) == "a " * 150
+        assert seen.data["t"] + text(rest) == "a " * 80
         assert running.engine.aborted == 0
 
 
