@@ -318,7 +318,7 @@ fn test_errors_come_in_openais_envelope() {
     let refused = ErrorBody::from(chat(json!({"top_p": 2})).err().unwrap());
     assert_eq!(
         read(&refused),
-        json!({"error": {"message": "`top_p` must be a number from 0 to 1, got: another number",
+        json!({"error": {"message": "`top_p` must be a number from 0 to 1, got: 2",
             "type": "invalid_request_error", "param": "top_p", "code": "INVALID_PARAMS"}})
     );
     for (code, kind) in [

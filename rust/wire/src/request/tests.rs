@@ -139,7 +139,7 @@ fn test_a_message_says_what_was_got_and_what_is_allowed_and_never_the_content() 
     let error = with("seed", json!(-5)).err().unwrap();
     assert_eq!(
         error.message,
-        "`seed` must be an integer from 0 to 2147483647, got: another number"
+        "`seed` must be an integer from 0 to 2147483647, got: -5"
     );
     let error = with("kv_hint", json!("resue")).err().unwrap();
     assert_eq!(
