@@ -72,6 +72,7 @@ fn submit(no: u64) -> Input {
         tokens_out_max: 256,
         tokens_out_expected: None,
         deadline: Some(Time(u64::MAX / 2)),
+        resumable: false,
         recovered: false,
     }))
 }

@@ -138,6 +138,9 @@ pub struct TaskSpec {
     pub tokens_out_max: u32,
     pub tokens_out_expected: Option<u32>,
     pub deadline: Option<Time>,
+    /// Another replica of the set may go on in mid-stream, because the output is reproducible: a timeout for
+    /// the first token or between tokens is then the replica's fault and not the end of the task.
+    pub resumable: bool,
     /// Accepted by an earlier life of this daemon: bounds and deadlines do not refuse it again.
     pub recovered: bool,
 }
@@ -276,7 +279,8 @@ pub enum Action {
         attempt: AttemptNo,
         replica: ReplicaNo,
     },
-    /// Close the upstream exchange; `AttemptEnded { end: Stopped }` must follow, then `SlotIdle`.
+    /// Close the upstream exchange; `AttemptEnded { end: Stopped }` must follow, then `SlotIdle`. The task has
+    /// ended if `End` is the next action; else it waits for another replica.
     Stop {
         task: TaskNo,
         attempt: AttemptNo,

@@ -3,11 +3,13 @@
 
 use crate::api::{
     Action, AttemptEnd, AttemptNo, EndReason, PoolNo, Refusal, ReplicaNo, StopReason, TaskNo, Time,
+    TimeoutKind,
 };
-use crate::fleet::{Known, Permit};
+use crate::fleet::{Known, Permit, Stopped};
 use crate::pools::Pool;
 use crate::scheduler::Scheduler;
 use crate::state::{Attempt, Awaits, Event, Phase, Unexpected};
+use crate::tasks::Task;
 use crate::timers::{Timer, Verdict, watch, watch_report};
 
 /// How long a busy replica rests when it does not say.
@@ -144,7 +146,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends a running task. Its slot comes back when the engine is idle, not when the connection is closed.
+    /// Stops the attempt of a running task and ends the task, unless another replica may go on. The slot comes
+    /// back when the engine is idle, not when the connection is closed.
     fn stop(
         &mut self,
         no: TaskNo,
@@ -154,11 +157,8 @@ impl Scheduler {
         let Some(task) = self.tasks.get(no) else {
             return Ok(());
         };
-        let (event, end) = match reason {
-            StopReason::Canceled => (Event::Canceled, EndReason::Canceled),
-            StopReason::TimedOut(kind) => (Event::TimedOut, EndReason::TimedOut(kind)),
-        };
         let pool = task.pool;
+        let goes_on = self.outlives(task, reason);
         if let Some(attempt) = task.state.attempt() {
             out.push(Action::Stop {
                 task: no,
@@ -167,15 +167,40 @@ impl Scheduler {
                 reason,
             });
         }
-        if let Some(attempt) = self.conclude(no, event, end, out)? {
+        let attempt = match reason {
+            StopReason::TimedOut(_) if goes_on => {
+                // It did not answer in time: find out, before the next task is given to it.
+                self.blame(self.runs_on(no), &AttemptEnd::Stopped, out);
+                self.requeue(no, out)?
+            }
+            StopReason::TimedOut(kind) => {
+                self.conclude(no, Event::TimedOut, EndReason::TimedOut(kind), out)?
+            }
+            StopReason::Canceled => self.conclude(no, Event::Canceled, EndReason::Canceled, out)?,
+        };
+        if let Some(attempt) = attempt {
             let until = self.now.plus_ms(self.config.reclaim_ms);
             let stopped = (no, attempt.number);
             if self.fleet.reclaim(attempt.permit, stopped, until) {
-                self.timers.set(until, Timer::Reclaim(no));
+                self.timers.set(until, Timer::Reclaim(stopped));
             }
             self.attempt_closed(pool);
         }
         Ok(())
+    }
+
+    /// Whether the task goes on after its attempt is stopped for this reason: a replica of a reproducible set
+    /// kept silent for too long, and there are attempts left. The wall time limits the task's own length.
+    fn outlives(&self, task: &Task, reason: StopReason) -> bool {
+        let silent = matches!(
+            reason,
+            StopReason::TimedOut(TimeoutKind::FirstToken | TimeoutKind::Idle)
+        );
+        let reproducible = task
+            .state
+            .attempt()
+            .is_some_and(|attempt| self.fleet.is_reproducible(attempt.permit.replica()));
+        silent && task.resumable && reproducible && task.attempts < self.config.max_attempts
     }
 
     pub(crate) fn attempt_ended(
@@ -211,7 +236,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The end of an attempt whose task has ended before: it only frees the slot. After `Stopped` the engine
+    /// The end of an attempt that was stopped before: it only frees the slot. After `Stopped` the engine
     /// may go on decoding, after a failure its state is not known; anything else means that it is done.
     fn stopped_attempt_ended(
         &mut self,
@@ -219,7 +244,7 @@ impl Scheduler {
         end: &AttemptEnd,
         out: &mut Vec<Action>,
     ) {
-        let Some(replica) = self.fleet.reclaims_at(no, number) else {
+        let Some((replica, _)) = self.fleet.reclaim_of((no, number)) else {
             return;
         };
         match end {
@@ -227,26 +252,26 @@ impl Scheduler {
             AttemptEnd::Failed { .. } => self.blame(Some(replica), end, out),
             AttemptEnd::Finished { .. } | AttemptEnd::Refused | AttemptEnd::Busy { .. } => {
                 self.blame(Some(replica), end, out);
-                self.slot_idle(replica, no);
+                self.reclaimed(replica, (no, number));
             }
         }
     }
 
     pub(crate) fn slot_idle(&mut self, replica: ReplicaNo, no: TaskNo) {
-        if self
-            .fleet
-            .reclaim_of(no)
-            .is_some_and(|(at, _)| at == replica)
-        {
-            let pool = self.fleet.pool_of(replica);
-            self.fleet.reclaimed(no);
-            self.dirty.extend(pool);
+        if let Some(stopped) = self.fleet.stopped_at(replica, no) {
+            self.reclaimed(replica, stopped);
         }
     }
 
+    fn reclaimed(&mut self, replica: ReplicaNo, stopped: Stopped) {
+        let pool = self.fleet.pool_of(replica);
+        self.fleet.reclaimed(stopped);
+        self.dirty.extend(pool);
+    }
+
     /// The timer of a slot that did not come back.
-    pub(crate) fn reclaim_due(&mut self, no: TaskNo, out: &mut Vec<Action>) {
-        if let Some((replica, _)) = self.fleet.reclaim_of(no)
+    pub(crate) fn reclaim_due(&mut self, stopped: Stopped, out: &mut Vec<Action>) {
+        if let Some((replica, _)) = self.fleet.reclaim_of(stopped)
             && self.fleet.suspect(replica)
         {
             out.push(Action::Probe { replica });
@@ -274,23 +299,37 @@ impl Scheduler {
         }
     }
 
-    /// The attempt is lost and another may go on: back to the place in the queue that its arrival gave it.
+    /// The attempt ended and another may go on, if there is one left.
     fn send_back(&mut self, no: TaskNo, out: &mut Vec<Action>) -> Result<(), Unexpected> {
-        let Some(task) = self.tasks.get_mut(no) else {
+        let Some(task) = self.tasks.get(no) else {
             return Ok(());
         };
-        let (no_pool, class) = (task.pool, task.class);
-        if task.attempts >= self.config.max_attempts {
-            let reason = EndReason::ReplicaExhausted;
-            if let Some(attempt) = self.conclude(no, Event::Failed, reason, out)? {
-                self.release(attempt.permit, no_pool);
-            }
-            return Ok(());
+        let pool = task.pool;
+        let lost = if task.attempts < self.config.max_attempts {
+            self.requeue(no, out)?
+        } else {
+            self.conclude(no, Event::Failed, EndReason::ReplicaExhausted, out)?
+        };
+        if let Some(attempt) = lost {
+            self.release(attempt.permit, pool);
         }
+        Ok(())
+    }
+
+    /// The attempt is lost: back to the place in the queue that the task's arrival gave it. What the attempt
+    /// held is given out.
+    fn requeue(
+        &mut self,
+        no: TaskNo,
+        out: &mut Vec<Action>,
+    ) -> Result<Option<Attempt>, Unexpected> {
+        let Some(task) = self.tasks.get_mut(no) else {
+            return Ok(None);
+        };
         let lost = task.state.leave(Event::Returned)?;
-        let entry = task.entry(no);
-        let Some(pool) = self.pools.get_mut(&no_pool) else {
-            return Ok(());
+        let (class, entry) = (task.class, task.entry(no));
+        let Some(pool) = self.pools.get_mut(&task.pool) else {
+            return Ok(lost);
         };
         pool.queue.push(class, &entry);
         let (admits, wall_ms) = (pool.admits(), pool.timeouts.wall_ms);
@@ -298,10 +337,7 @@ impl Scheduler {
         if !admits {
             self.rebind(no, out)?;
         }
-        if let Some(attempt) = lost {
-            self.release(attempt.permit, no_pool);
-        }
-        Ok(())
+        Ok(lost)
     }
 
     /// The timer of a queued task that was started before. It can only go on in its set: when no replica of

@@ -79,9 +79,12 @@ fn load(held: u32, slots: u32) -> u32 {
 #[derive(Debug)]
 struct Reclaim {
     permit: Permit,
-    attempt: AttemptNo,
     until: Time,
 }
+
+/// An attempt that was stopped. A task may have several: it goes on while the slots of earlier attempts are
+/// still being reclaimed.
+pub(crate) type Stopped = (TaskNo, AttemptNo);
 
 /// What is known of the replicas of one pool, whatever their health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ pub(crate) enum Known {
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
     replicas: BTreeMap<ReplicaNo, Replica>,
-    reclaims: BTreeMap<TaskNo, Reclaim>,
+    reclaims: BTreeMap<Stopped, Reclaim>,
     free: FreeSlots,
     /// Slots of the ready replicas per pool, held or not.
     ready_slots: BTreeMap<PoolNo, u32>,
@@ -207,7 +210,7 @@ impl Fleet {
     }
 
     /// The slot is free once the engine is idle. False if there is nothing to wait for, the replica being gone.
-    pub fn reclaim(&mut self, permit: Permit, stopped: (TaskNo, AttemptNo), until: Time) -> bool {
+    pub fn reclaim(&mut self, permit: Permit, stopped: Stopped, until: Time) -> bool {
         if self.health(permit.replica) == Some(Health::Gone) {
             self.give_back(permit);
             return false;
@@ -216,36 +219,28 @@ impl Fleet {
             r.in_flight -= 1;
             r.reclaiming += 1;
         });
-        let (task, attempt) = stopped;
-        self.reclaims.insert(
-            task,
-            Reclaim {
-                permit,
-                attempt,
-                until,
-            },
-        );
+        self.reclaims.insert(stopped, Reclaim { permit, until });
         true
     }
 
-    /// Where the stopped attempt's slot is being reclaimed.
-    pub fn reclaims_at(&self, task: TaskNo, attempt: AttemptNo) -> Option<ReplicaNo> {
+    /// Where the stopped attempt's slot is being reclaimed and until when that may take.
+    pub fn reclaim_of(&self, stopped: Stopped) -> Option<(ReplicaNo, Time)> {
         self.reclaims
-            .get(&task)
-            .filter(|reclaim| reclaim.attempt == attempt)
-            .map(|reclaim| reclaim.permit.replica)
-    }
-
-    /// Where the task's slot is being reclaimed and until when that may take.
-    pub fn reclaim_of(&self, task: TaskNo) -> Option<(ReplicaNo, Time)> {
-        self.reclaims
-            .get(&task)
+            .get(&stopped)
             .map(|reclaim| (reclaim.permit.replica, reclaim.until))
     }
 
-    /// The engine has nothing to do with the task any more.
-    pub fn reclaimed(&mut self, task: TaskNo) {
-        if let Some(Reclaim { permit, .. }) = self.reclaims.remove(&task) {
+    /// The task's stopped attempt whose slot on this replica is being reclaimed, the earliest if there are more.
+    pub fn stopped_at(&self, replica: ReplicaNo, task: TaskNo) -> Option<Stopped> {
+        self.reclaims
+            .range((task, AttemptNo(0))..=(task, AttemptNo(u32::MAX)))
+            .find(|(_, reclaim)| reclaim.permit.replica == replica)
+            .map(|(stopped, _)| *stopped)
+    }
+
+    /// The engine has nothing to do with the attempt any more.
+    pub fn reclaimed(&mut self, stopped: Stopped) {
+        if let Some(Reclaim { permit, .. }) = self.reclaims.remove(&stopped) {
             let Permit { replica } = permit;
             self.change(replica, |r| r.reclaiming -= 1);
             self.forget_if_gone(replica);
@@ -262,6 +257,13 @@ impl Fleet {
 
     pub fn pool_of(&self, replica: ReplicaNo) -> Option<PoolNo> {
         self.replicas.get(&replica).map(|r| r.spec.pool)
+    }
+
+    /// Whether the replica keeps the promise of determinism.md.
+    pub fn is_reproducible(&self, replica: ReplicaNo) -> bool {
+        self.replicas
+            .get(&replica)
+            .is_some_and(|r| r.spec.reproducible)
     }
 
     pub fn set_of(&self, replica: ReplicaNo) -> Option<SetNo> {
@@ -322,14 +324,14 @@ impl Fleet {
     }
 
     fn free_reclaims(&mut self, replica: ReplicaNo) {
-        let stopped: Vec<TaskNo> = self
+        let of_replica: Vec<Stopped> = self
             .reclaims
             .iter()
             .filter(|(_, reclaim)| reclaim.permit.replica == replica)
-            .map(|(task, _)| *task)
+            .map(|(stopped, _)| *stopped)
             .collect();
-        for task in stopped {
-            self.reclaimed(task);
+        for stopped in of_replica {
+            self.reclaimed(stopped);
         }
     }
 
@@ -417,8 +419,10 @@ mod tests {
         assert!(fleet.reclaim(permit, (TaskNo(9), AttemptNo(1)), Time(5)));
         assert!(!fleet.can_place(POOL, ANY));
         assert_eq!(fleet.view(ReplicaNo(1)).unwrap().reclaiming, 1);
-        fleet.reclaimed(TaskNo(9));
-        fleet.reclaimed(TaskNo(9));
+        assert_eq!(fleet.stopped_at(ReplicaNo(2), TaskNo(9)), None);
+        let stopped = fleet.stopped_at(ReplicaNo(1), TaskNo(9)).unwrap();
+        fleet.reclaimed(stopped);
+        fleet.reclaimed(stopped);
         assert!(fleet.can_place(POOL, ANY));
         assert_eq!(fleet.view(ReplicaNo(1)).unwrap().reclaiming, 0);
     }

@@ -33,6 +33,7 @@
 //!     tokens_out_max: 256,
 //!     tokens_out_expected: None,
 //!     deadline: None,
+//!     resumable: true,
 //!     recovered: false,
 //! })));
 //! assert!(matches!(actions[..], [Action::Admitted { .. }, Action::Start { attempt: AttemptNo(1), .. }]));

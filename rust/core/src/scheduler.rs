@@ -192,7 +192,7 @@ impl Scheduler {
         }
         match timer {
             Timer::Task(no) => self.task_due(no, out)?,
-            Timer::Reclaim(no) => self.reclaim_due(no, out),
+            Timer::Reclaim(stopped) => self.reclaim_due(stopped, out),
             Timer::Rest(replica) => {
                 self.fleet.wake(replica);
                 self.dirty.extend(self.fleet.pool_of(replica));
@@ -218,9 +218,9 @@ impl Scheduler {
     fn is_valid(&self, at: Time, timer: Timer) -> bool {
         match timer {
             Timer::Task(no) => self.tasks.get(no).is_some_and(|task| task.watch == at),
-            Timer::Reclaim(no) => self
+            Timer::Reclaim(stopped) => self
                 .fleet
-                .reclaim_of(no)
+                .reclaim_of(stopped)
                 .is_some_and(|(_, until)| until == at),
             Timer::Rest(replica) => self.fleet.rests_until(replica) == Some(at),
             Timer::Session(slot) => self.sessions.expires_at(slot, at),

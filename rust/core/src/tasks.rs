@@ -27,6 +27,8 @@ pub(crate) struct Task {
     pub session: Option<SessionSlot>,
     /// The set of its first attempt: later ones stay within it.
     pub set: Option<SetNo>,
+    /// Another replica of its set may go on in mid-stream.
+    pub resumable: bool,
     /// Attempts so far, the open one included.
     pub attempts: u32,
     /// The output that the forecast reckons with.
@@ -49,6 +51,7 @@ impl Task {
             eligible: SmallVec::from_slice(&spec.eligible),
             session: None,
             set: None,
+            resumable: spec.resumable,
             attempts: 0,
             tokens_expected: expected_tokens(spec),
             queued_at: now,
@@ -161,6 +164,7 @@ mod tests {
             tokens_out_max: 8,
             tokens_out_expected: Some(99),
             deadline: None,
+            resumable: false,
             recovered: false,
         };
         Task::new(&spec, PoolNo(0), Time(0))

@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::api::{ReplicaNo, TaskNo, Time, TimeoutKind, Timeouts};
+use crate::fleet::Stopped;
 use crate::session::SessionSlot;
 use crate::state::{Attempt, Awaits};
 
@@ -23,8 +24,8 @@ const REPORT_MS: u64 = 1000;
 pub(crate) enum Timer {
     /// A queued task's deadline or lost set, a started one's watchdog.
     Task(TaskNo),
-    /// A stopped task's slot that has to come back.
-    Reclaim(TaskNo),
+    /// A stopped attempt's slot that has to come back.
+    Reclaim(Stopped),
     /// A resting replica.
     Rest(ReplicaNo),
     Session(SessionSlot),

@@ -131,6 +131,18 @@ property!(
     sabotage::forget_an_answer
 );
 property!(
+    a_silent_replica_costs_a_resumable_task_an_attempt_and_not_its_life,
+    control_a_resumable_task_that_is_given_up_is_found,
+    Violation::Failover,
+    sabotage::give_up
+);
+property!(
+    a_timeout_without_another_attempt_ends_the_task,
+    control_a_stopped_task_that_never_ends_is_found,
+    Violation::Failover,
+    sabotage::never_give_up
+);
+property!(
     a_cancel_ends_a_live_task_at_once,
     control_an_ignored_cancel_is_found,
     Violation::CancelIgnored,

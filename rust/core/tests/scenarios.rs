@@ -51,6 +51,7 @@ fn spec(task: u64) -> TaskSpec {
         tokens_out_max: 100,
         tokens_out_expected: None,
         deadline: None,
+        resumable: false,
         recovered: false,
     }
 }
@@ -440,6 +441,110 @@ fn an_idle_stream_is_asked_and_then_ended() {
         end(1, EndReason::TimedOut(kind)),
     ];
     assert_eq!(story.token(1, later), timed_out);
+}
+
+fn resumable(task: u64) -> TaskSpec {
+    TaskSpec {
+        resumable: true,
+        ..spec(task)
+    }
+}
+
+fn idle(task: u64, replica: u32) -> Input {
+    Input::SlotIdle {
+        replica: ReplicaNo(replica),
+        task: TaskNo(task),
+    }
+}
+
+// req: ORCH-4005
+#[test]
+fn a_silent_replica_hands_a_resumable_task_to_another_of_its_set() {
+    let mut story = Story::with_sets(config(), &[9, 9]);
+    story.submit(resumable(1));
+    story.submit_all(2..=3);
+    let stopped = stop(1, 1, StopReason::TimedOut(TimeoutKind::FirstToken));
+    let second_stops = story.wait(1000);
+    assert_eq!(second_stops[..2], [stopped, probe(1)]);
+    // Task 2 was not resumable: its end leaves a slot that is being reclaimed, so both wait.
+    assert_eq!(story.state(1), Some(TaskState::Queued));
+    assert_eq!(story.state(2), None);
+    assert_eq!(story.feed(idle(2, 2)), [start(1, 2, 2)]);
+    // News of the first attempt does not disturb the second one.
+    assert_eq!(story.ended(1, 1, AttemptEnd::Stopped), []);
+    assert_eq!(story.finish(1), []);
+    assert_eq!(story.feed(idle(1, 1)), []);
+    assert_eq!(story.scheduler.task(TaskNo(1)).unwrap().attempt.0, 2);
+    assert_eq!(story.scheduler.replica(ReplicaNo(1)).unwrap().reclaiming, 0);
+    let finished = AttemptEnd::Finished {
+        tokens_in: 1,
+        tokens_out: 1,
+    };
+    let next = [end(1, EndReason::Finished), start(3, 1, 2)];
+    assert_eq!(story.ended(1, 2, finished), next);
+}
+
+#[test]
+fn several_slots_of_one_task_are_reclaimed_side_by_side() {
+    let mut story = Story::with_sets(config(), &[9, 9, 9]);
+    story.submit(resumable(1));
+    let kind = TimeoutKind::FirstToken;
+    for replica in 1..=2 {
+        let stopped = Action::Stop {
+            task: TaskNo(1),
+            attempt: AttemptNo(replica),
+            replica: ReplicaNo(replica),
+            reason: StopReason::TimedOut(kind),
+        };
+        let goes_on = [stopped, probe(replica), start(1, replica + 1, replica + 1)];
+        assert_eq!(story.wait(1000), goes_on);
+    }
+    let reclaiming = |story: &Story, replica| {
+        let view = story.scheduler.replica(ReplicaNo(replica)).unwrap();
+        (view.in_flight, view.reclaiming)
+    };
+    assert_eq!(reclaiming(&story, 1), (0, 1));
+    assert_eq!(reclaiming(&story, 2), (0, 1));
+    story.feed(idle(1, 2));
+    assert_eq!(reclaiming(&story, 1), (0, 1));
+    assert_eq!(reclaiming(&story, 2), (0, 0));
+    // The third attempt is the last one.
+    let over = story.wait(1000);
+    assert_eq!(over[1..], [end(1, EndReason::TimedOut(kind))]);
+    story.feed(idle(1, 1));
+    story.feed(idle(1, 3));
+    assert!(story.scheduler.is_idle());
+}
+
+#[test]
+fn a_resumable_task_ends_where_the_promise_is_not_kept_and_at_the_wall_time() {
+    let mut story = Story::one_slot();
+    story.submit(resumable(1));
+    let timed_out = |kind| end(1, EndReason::TimedOut(kind));
+    let first = timed_out(TimeoutKind::FirstToken);
+    assert_eq!(story.wait(1000).last(), Some(&first));
+
+    let mut story = Story::with_sets(config(), &[9, 9]);
+    story.submit(resumable(1));
+    let mut actions = Vec::new();
+    for _ in 0..100 {
+        let now = story.now;
+        story.token(1, now);
+        actions = story.wait(50);
+    }
+    assert_eq!(actions.last(), Some(&timed_out(TimeoutKind::Wall)));
+}
+
+#[test]
+fn a_cancel_ends_a_task_that_waits_for_another_replica() {
+    let mut story = Story::with_sets(config(), &[9]);
+    story.submit(resumable(1));
+    story.wait(1000);
+    assert_eq!(story.state(1), Some(TaskState::Queued));
+    assert_eq!(story.cancel(1), [end(1, EndReason::Canceled)]);
+    let ready = Input::ReplicaReady(ReplicaNo(1));
+    assert_eq!(story.feed(ready), []);
+    assert!(story.scheduler.is_idle());
 }
 
 #[test]

@@ -216,6 +216,7 @@ impl Daemon {
             tokens_out_max: task.request.max_tokens,
             tokens_out_expected: task.request.expected_tokens,
             deadline,
+            resumable: eligible.level == Level::Strict,
             recovered: recovered.is_some(),
         };
         let mut ack = None;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use orchqueue_core::{
     Action, AttemptEnd, AttemptNo, Config, EndReason, FullPolicy, Input, PoolNo, PoolState,
-    ReplicaNo, ReplicaSpec, SetNo, TaskNo, TaskSpec, Time,
+    ReplicaNo, ReplicaSpec, SetNo, StopReason, TaskNo, TaskSpec, Time, TimeoutKind,
 };
 
 use crate::world::Step;
@@ -32,6 +32,9 @@ pub enum Violation {
     NotLeastLoaded,
     /// A submitted task got no answer or more than one, or an unknown attempt number.
     Protocol,
+    /// A task was given up for a silent replica although another could go on, or a stopped one goes on that
+    /// must not.
+    Failover,
     /// A cancel of a live task that was not answered by its end at once.
     CancelIgnored,
 }
@@ -61,7 +64,7 @@ pub struct Auditor<'a> {
     specs: BTreeMap<ReplicaNo, ReplicaSpec>,
     replicas: BTreeMap<ReplicaNo, Replica>,
     running: BTreeMap<TaskNo, (AttemptNo, ReplicaNo)>,
-    reclaiming: BTreeMap<TaskNo, (AttemptNo, ReplicaNo)>,
+    reclaiming: BTreeMap<(TaskNo, AttemptNo), ReplicaNo>,
     places: BTreeMap<PoolNo, bool>,
     found: BTreeSet<Violation>,
 }
@@ -103,6 +106,9 @@ impl Auditor<'_> {
         }
         self.slot_counts(step);
         self.idle_slots();
+        let adrift = |(no, task): (&TaskNo, &Known)| !task.waits && !self.running.contains_key(no);
+        let adrift = self.tasks.iter().any(adrift);
+        self.require(!adrift, Violation::Failover);
     }
 
     fn input(&mut self, input: &Input, now: Time) {
@@ -129,14 +135,14 @@ impl Auditor<'_> {
             Input::ReplicaUnready(no) => self.unready(*no),
             Input::ReplicaRemoved(no) => {
                 self.replicas.remove(no);
-                self.reclaiming.retain(|_, (_, at)| at != no);
+                self.reclaiming.retain(|_, at| at != no);
             }
             Input::AttemptEnded { task, attempt, end } => {
                 self.attempt_ended((*task, *attempt), end, now);
             }
             Input::SlotIdle { replica, task } => {
                 self.reclaiming
-                    .retain(|t, (_, at)| (t, &*at) != (task, replica));
+                    .retain(|(t, _), at| (t, &*at) != (task, replica));
             }
             _ => {}
         }
@@ -148,7 +154,7 @@ impl Auditor<'_> {
         {
             replica.ready = true;
             replica.rests_until = None;
-            self.reclaiming.retain(|_, (_, at)| *at != no);
+            self.reclaiming.retain(|_, at| *at != no);
         }
     }
 
@@ -161,7 +167,7 @@ impl Auditor<'_> {
     fn attempt_ended(&mut self, (task, attempt): (TaskNo, AttemptNo), end: &AttemptEnd, now: Time) {
         let held = |(number, at): &(AttemptNo, ReplicaNo)| (*number == attempt).then_some(*at);
         let live = self.running.get(&task).and_then(held);
-        let late = self.reclaiming.get(&task).and_then(held);
+        let late = self.reclaiming.get(&(task, attempt)).copied();
         if live.is_some() {
             self.running.remove(&task);
             let returned = matches!(
@@ -175,7 +181,7 @@ impl Auditor<'_> {
         let stopped = *end == AttemptEnd::Stopped;
         let failed = matches!(end, AttemptEnd::Failed { .. });
         if late.is_some() && !stopped && !failed {
-            self.reclaiming.remove(&task);
+            self.reclaiming.remove(&(task, attempt));
         }
         let Some(at) = live.or(late) else {
             return;
@@ -210,14 +216,8 @@ impl Auditor<'_> {
                 task,
                 attempt,
                 replica,
-                ..
-            } => {
-                let running = self.running.remove(&task);
-                self.require(running == Some((attempt, replica)), Violation::AfterEnd);
-                if self.replicas.contains_key(&replica) {
-                    self.reclaiming.insert(task, (attempt, replica));
-                }
-            }
+                reason,
+            } => self.stopped(task, (attempt, replica), reason),
             Action::ReportProgress { task, attempt } => {
                 let asked = self.running.get(&task).map(|(number, _)| *number);
                 self.require(asked == Some(attempt), Violation::AfterEnd);
@@ -225,6 +225,24 @@ impl Auditor<'_> {
             Action::End { task, reason } => self.ended(task, reason),
             Action::Probe { replica } => self.unready(replica),
             Action::Rejected { .. } => {}
+        }
+    }
+
+    fn stopped(&mut self, task: TaskNo, held: (AttemptNo, ReplicaNo), reason: StopReason) {
+        let running = self.running.remove(&task);
+        self.require(running == Some(held), Violation::AfterEnd);
+        let (attempt, replica) = held;
+        if self.replicas.contains_key(&replica) {
+            self.reclaiming.insert((task, attempt), replica);
+        }
+        let promises = self.specs.get(&replica).is_some_and(|r| r.reproducible);
+        let silent = matches!(
+            reason,
+            StopReason::TimedOut(TimeoutKind::FirstToken | TimeoutKind::Idle)
+        );
+        let attempts_left = attempt.0 < self.config.max_attempts;
+        if let Some(known) = self.tasks.get_mut(&task) {
+            known.waits = silent && promises && attempts_left && known.spec.resumable;
         }
     }
 
@@ -301,6 +319,9 @@ impl Auditor<'_> {
         self.require(first, Violation::EndedTwice);
         let open = self.running.contains_key(&task);
         self.require(!open, Violation::Protocol);
+        let timed_out = matches!(reason, EndReason::TimedOut(_));
+        let given_up = timed_out && known.as_ref().is_some_and(|k| k.waits);
+        self.require(!given_up, Violation::Failover);
         let finished_waiting = known.is_some_and(|k| k.waits) && reason == EndReason::Finished;
         self.require(!finished_waiting, Violation::Protocol);
     }
@@ -395,8 +416,9 @@ impl Auditor<'_> {
     }
 
     fn held(&self, no: ReplicaNo) -> usize {
-        let held = self.running.values().chain(self.reclaiming.values());
-        held.filter(|(_, at)| *at == no).count()
+        let running = self.running.values().map(|(_, at)| at);
+        let held = running.chain(self.reclaiming.values());
+        held.filter(|at| **at == no).count()
     }
 
     fn require(&mut self, holds: bool, violation: Violation) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use orchqueue_core::{
     Action, AttemptNo, Config, EndReason, Forecast, FullPolicy, Input, Refusal, ReplicaNo,
-    ReplicaSpec, ReplicaView, TaskNo, TaskSpec, TaskState,
+    ReplicaSpec, ReplicaView, StopReason, TaskNo, TaskSpec, TaskState,
 };
 
 use crate::world::Step;
@@ -169,6 +169,41 @@ pub fn admit_a_refused_task(_: &Config, trace: &mut [Step]) -> bool {
 
 pub fn lose_an_end(_: &Config, trace: &mut [Step]) -> bool {
     let found = places(trace).find(|(_, action)| matches!(action, Action::End { .. }));
+    let place = found.map(|(place, _)| place);
+    remove(trace, place)
+}
+
+/// A task that would go on after a timeout ends with it.
+pub fn give_up(_: &Config, trace: &mut [Step]) -> bool {
+    let found = places(trace).find_map(|((s, a), action)| {
+        let Action::Stop {
+            task,
+            reason: StopReason::TimedOut(kind),
+            ..
+        } = *action
+        else {
+            return None;
+        };
+        let reason = EndReason::TimedOut(kind);
+        let mut later = trace[s].actions[a..].iter();
+        let ends = later.any(|x| matches!(x, Action::End { task: other, .. } if *other == task));
+        (!ends).then_some(((s, a + 1), Action::End { task, reason }))
+    });
+    insert(trace, found)
+}
+
+/// A task that ends with a timeout goes on instead.
+pub fn never_give_up(_: &Config, trace: &mut [Step]) -> bool {
+    let timed_out = |action: &Action| {
+        matches!(
+            action,
+            Action::End {
+                reason: EndReason::TimedOut(_),
+                ..
+            }
+        )
+    };
+    let found = places(trace).find(|(_, action)| timed_out(action));
     let place = found.map(|(place, _)| place);
     remove(trace, place)
 }

@@ -56,6 +56,7 @@ pub struct Wish {
     session: Option<u128>,
     pools: u8,
     strict: bool,
+    resumable: bool,
     deadline_ms: Option<u64>,
     recovered: bool,
 }
@@ -66,15 +67,17 @@ fn wish() -> impl Strategy<Value = Wish> {
         prop::option::weighted(0.3, 0..4u128),
         0..8u8,
         prop::bool::weighted(0.2),
+        prop::bool::weighted(0.5),
         prop::option::weighted(0.2, 0..300u64),
         prop::bool::weighted(0.05),
     )
         .prop_map(
-            |(class, session, pools, strict, deadline_ms, recovered)| Wish {
+            |(class, session, pools, strict, resumable, deadline_ms, recovered)| Wish {
                 class,
                 session,
                 pools,
                 strict,
+                resumable,
                 deadline_ms,
                 recovered,
             },
@@ -344,6 +347,7 @@ impl World {
             tokens_out_max: 8,
             tokens_out_expected: None,
             deadline: wish.deadline_ms.map(|ms| self.now.plus_ms(ms)),
+            resumable: wish.resumable,
             recovered: wish.recovered,
         }
     }
@@ -397,7 +401,8 @@ impl World {
     }
 
     fn attempt_ended(&mut self, exchange: Exchange, end: AttemptEnd) {
-        self.running.retain(|e| e.task != exchange.task);
+        let same = |e: &Exchange| (e.task, e.attempt) == (exchange.task, exchange.attempt);
+        self.running.retain(|e| !same(e));
         self.feed(Input::AttemptEnded {
             task: exchange.task,
             attempt: exchange.attempt,
@@ -406,7 +411,8 @@ impl World {
     }
 
     fn slot_idle(&mut self, exchange: Exchange) {
-        self.stopped.retain(|e| e.task != exchange.task);
+        let same = |e: &Exchange| (e.task, e.attempt) == (exchange.task, exchange.attempt);
+        self.stopped.retain(|e| !same(e));
         self.feed(Input::SlotIdle {
             replica: exchange.replica,
             task: exchange.task,
@@ -471,8 +477,9 @@ impl World {
                 attempt,
                 replica,
             }),
-            Action::Stop { task, .. } => {
-                let (stopped, running) = self.running.iter().partition(|e| e.task == task);
+            Action::Stop { task, attempt, .. } => {
+                let (stopped, running) =
+                    (self.running.iter()).partition(|e| (e.task, e.attempt) == (task, attempt));
                 self.running = running;
                 let stopped: Vec<Exchange> = stopped;
                 self.stopped.extend(stopped);
@@ -489,6 +496,7 @@ fn plain_wish() -> Wish {
         session: None,
         pools: 0,
         strict: false,
+        resumable: false,
         deadline_ms: None,
         recovered: false,
     }
