@@ -44,15 +44,17 @@ class Daemon:
         """
 
     def apply(self, command_json: str) -> str:
-        """Perform one command of the control plane (`op`: `keys_set`, `pool_set`, `pool_state`, `pool_remove`,
-        `replica_set`, `replica_ready`, `replica_unready`, `replica_remove`). Returns a JSON object.
+        """Perform one command of the control plane; returns a JSON object.
+
+        `op` is one of `keys_set`, `pool_set`, `pool_state`, `pool_remove`, `replica_set`, `replica_ready`,
+        `replica_unready`, `replica_remove`.
 
         Raises:
             ValueError: the command was refused; nothing was changed.
         """
 
     def next_event(self, timeout_ms: int) -> str | None:
-        """Wait for what needs the control plane: `{"event": "probe", "replica": …}` or `{"event": "stopped"}`.
+        """Wait for what needs the control plane: `{"event": "probe", "replica": …}`, `{"event": "stopped"}`.
 
         Returns `None` after `timeout_ms` milliseconds.
         """

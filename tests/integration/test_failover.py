@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from orchqueue import Client, Token
 from orchqueue.testing import LiveDaemon
 
