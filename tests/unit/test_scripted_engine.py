@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,7 +59,11 @@ def test_chat_route_ends_with_usage_and_done() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "status", "kind"),
-    [(Fault.BUSY, 503, "unavailable_error"), (Fault.CONTEXT_OVERFLOW, 400, "exceed_context_size_error")],
+    [
+        (Fault.FAIL, 500, "server_error"),
+        (Fault.BUSY, 503, "unavailable_error"),
+        (Fault.CONTEXT_OVERFLOW, 400, "exceed_context_size_error"),
+    ],
 )
 def test_refusals_before_the_stream(fault: Fault, status: int, kind: str) -> None:
     with engine([Reply(fault=fault)]) as running:
@@ -98,6 +103,31 @@ def test_hang_lasts_until_the_caller_hangs_up() -> None:
             assert next(lines).startswith("data:")
             assert httpx.get(f"{running.url}/slots").json()[0]["is_processing"] is True
         assert eventually(lambda: running.aborted == 1)
+
+
+def test_hang_up_is_noted_at_its_time_and_the_slot_may_stay_busy() -> None:
+    with engine([Reply(fault=Fault.HANG, lingers_s=0.3)]) as running:
+        with httpx.stream("POST", f"{running.url}/completion", json={}):
+            left = time.monotonic()
+        assert eventually(lambda: running.aborted == 1)
+        assert 0 <= running.hang_ups[0] - left < 0.3
+        assert httpx.get(f"{running.url}/slots?fail_on_no_slot=1").status_code == 503
+        assert eventually(
+            lambda: httpx.get(f"{running.url}/slots?fail_on_no_slot=1").status_code == 200,
+        )
+        assert time.monotonic() - running.hang_ups[0] >= 0.3
+
+
+def test_engine_with_a_key_serves_only_its_holder() -> None:
+    with engine(api_key="secret") as running:
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = httpx.post(f"{running.url}/completion", json={}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
+            assert httpx.get(f"{running.url}/props", headers=headers).status_code == 401
+        assert running.requests == []
+        right = {"authorization": "Bearer secret"}
+        assert httpx.post(f"{running.url}/completion", json={}, headers=right).status_code == 200
 
 
 def test_closing_the_engine_ends_a_hanging_reply() -> None:

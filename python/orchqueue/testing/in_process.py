@@ -106,7 +106,7 @@ def _config(folder: Path, setup: Setup, engines: list[ScriptedEngine]) -> Config
 
     document: dict[str, Any] = dict(setup.settings)
     document["server"] = {"port": 0, **document.get("server", {})}
-    document["store"] = {"url": f"sqlite:///{folder}/test.db"}
+    document["store"] = {**document.get("store", {}), "url": f"sqlite:///{folder}/test.db"}
     replicas = [{"url": one.url, "slots": one.slots} for one in engines]
     document["pools"] = [
         {
