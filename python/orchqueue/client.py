@@ -178,6 +178,14 @@ class AsyncClient:
         """Whether one pool is live, ready or draining, and its last error."""
         return await self._get(f"/v1/pools/{segment(pool_id)}/health")
 
+    async def metrics(self) -> str:
+        """The daemon's counters, as `/metrics` prints them."""
+        with connection_errors(self._http.base_url):
+            response = await self._http.get("/metrics", headers={"Accept": "text/plain"})
+        if not response.is_success:
+            raise failure(response)
+        return response.text
+
     async def ready(self) -> bool:
         """True once the daemon has read its journal and listens."""
         with connection_errors(self._http.base_url):

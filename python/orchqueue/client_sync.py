@@ -170,6 +170,10 @@ class Client:
         """Whether one pool is live, ready or draining, and its last error."""
         return self._call(self._async.pool_health(pool_id))
 
+    def metrics(self) -> str:
+        """The daemon's counters, as `/metrics` prints them."""
+        return self._call(self._async.metrics())
+
     def ready(self) -> bool:
         """True once the daemon has read its journal and listens."""
         return self._call(self._async.ready())

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchqueue.client import AsyncClient
     from orchqueue.client_sync import Client
 
 
@@ -26,3 +27,11 @@ def open_client(args: argparse.Namespace) -> Client:
     from orchqueue.retry import NEVER
 
     return Client(args.url, args.key, retry=NEVER)
+
+
+def open_async_client(args: argparse.Namespace) -> AsyncClient:
+    """The same for commands that have several tasks under way at once."""
+    from orchqueue.client import AsyncClient
+    from orchqueue.retry import NEVER
+
+    return AsyncClient(args.url, args.key, retry=NEVER)

@@ -13,9 +13,9 @@ from orchqueue.cli.connection import json_argument
 from orchqueue.cli.failure import CommandFailed
 
 if TYPE_CHECKING:
-    from orchqueue.cli.haiku_prompt import HaikuPrompt
     from orchqueue.cli.terminal import Terminal
     from orchqueue.client_sync import Client
+    from orchqueue.determinism.haiku_prompt import HaikuPrompt
     from orchqueue.determinism.verify import Verification
     from orchqueue.events import End
     from orchqueue.testing import LiveDaemon
@@ -75,7 +75,7 @@ def _start(daemon: LiveDaemon, terminal: Terminal) -> None:
 
 
 def _write(client: Client, terminal: Terminal) -> Poem:
-    from orchqueue.cli.haiku_prompt import HaikuPrompt
+    from orchqueue.determinism.haiku_prompt import HaikuPrompt
     from orchqueue.determinism.verify import Evidence, parse_keys, verify
     from orchqueue.events import Token
 

@@ -42,6 +42,8 @@ COMMANDS: Mapping[str, Command] = {
     "task": Command("task", "show a task"),
     "cancel": Command("cancel", "cancel a task"),
     "verify": Command("verify", "check the receipt of a task"),
+    "determinism": Command("determinism", "check that replicas of one set give the same bytes"),
+    "haiku": Command("haiku", "let a real model write a poem and check every claim about it"),
     "pools": Command("pools", "list the pools and their health"),
     "replicas": Command("replicas", "list the replicas and their slots"),
     "key": Command("key", "create, list and revoke API keys"),

@@ -9,14 +9,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchqueue.cli.checks import show_checks
 from orchqueue.cli.connection import connection_arguments, json_argument, open_client
 from orchqueue.cli.failure import USAGE, CommandFailed
 
 if TYPE_CHECKING:
     from orchqueue.cli.terminal import Terminal
     from orchqueue.determinism.verify import Verification
-
-_COLORS = {"ok": "green", "failed": "red", "skipped": "dim"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +52,7 @@ def show(verification: Verification, terminal: Terminal) -> None:
     if terminal.json:
         terminal.document(verification.to_dict())
         return
-    for check in verification.checks:
-        outcome = terminal.colored(f"{check.outcome.value:<8}", _COLORS[check.outcome.value])
-        terminal.line(f"{outcome}{check.name}: {check.reason}")
+    show_checks(verification.checks, terminal)
     word = "verified" if verification.ok else "NOT verified"
     terminal.line(f"receipt of task `{verification.task_id}`: {word}")
 

@@ -36,6 +36,9 @@ class Check:
     outcome: Outcome
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "outcome": self.outcome.value, "reason": self.reason}
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -54,10 +57,7 @@ class Verification:
         return {
             "ok": self.ok,
             "task_id": self.task_id,
-            "checks": [
-                {"name": check.name, "outcome": check.outcome.value, "reason": check.reason}
-                for check in self.checks
-            ],
+            "checks": [check.to_dict() for check in self.checks],
         }
 
 

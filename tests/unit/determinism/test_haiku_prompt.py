@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from orchqueue.cli.haiku_prompt import HaikuPrompt, minute_words
+from orchqueue.determinism.haiku_prompt import HaikuPrompt, minute_words
 
 
 @pytest.mark.parametrize(
