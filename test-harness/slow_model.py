@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFWriter, LlamaFileType, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf.quants import quantize
 from numpy.typing import NDArray
 
 HEAD_WIDTH = 64
@@ -54,6 +55,8 @@ class Shape:
     layers: int = 8
     ctx: int = 4096
     seed: int = 7
+    #: The same weights in 8 bits: close to the others and not the same numbers.
+    q8: bool = False
 
     def __post_init__(self) -> None:
         if self.hidden < 128 or self.hidden % 128:
@@ -126,7 +129,7 @@ def write(shape: Shape, path: Path) -> Written:
     _add_metadata(writer, shape)
     tensors = _tensors(shape)
     for name, tensor in tensors:
-        writer.add_tensor(name, tensor)
+        _add_tensor(writer, name, tensor, q8=shape.q8)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -135,6 +138,14 @@ def write(shape: Shape, path: Path) -> Written:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     parameters = sum(tensor.size for _, tensor in tensors)
     return Written(path=str(path), sha256=sha256, bytes=path.stat().st_size, parameters=parameters)
+
+
+def _add_tensor(writer: GGUFWriter, name: str, tensor: Tensor, *, q8: bool) -> None:
+    if not q8 or tensor.ndim == 1:
+        writer.add_tensor(name, tensor)
+        return
+    kind = GGMLQuantizationType.Q8_0
+    writer.add_tensor(name, quantize(tensor.astype(np.float32), kind), raw_dtype=kind)
 
 
 def _add_metadata(writer: GGUFWriter, shape: Shape) -> None:
@@ -149,7 +160,7 @@ def _add_metadata(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_rope_dimension_count(HEAD_WIDTH)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(RMS_EPSILON)
-    writer.add_file_type(LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0 if shape.q8 else LlamaFileType.MOSTLY_F16)
     _add_tokenizer(writer)
 
 
@@ -221,8 +232,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=default.layers)
     parser.add_argument("--ctx", type=int, default=default.ctx, help="context in tokens")
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--q8", action="store_true", help="weights of 8 bits")
     arguments = parser.parse_args()
-    shape = Shape(arguments.hidden, arguments.layers, arguments.ctx, arguments.seed)
+    shape = Shape(arguments.hidden, arguments.layers, arguments.ctx, arguments.seed, arguments.q8)
     written = write(shape, arguments.out)
     print(json.dumps({name: getattr(written, name) for name in Written.__slots__}))
 

@@ -113,6 +113,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=2_048)
     parser.add_argument("--ubatch", type=int, default=512)
+    # Other values are for measuring what they change (test-harness/determinism); the daemon never gives them.
+    parser.add_argument("--parallel", type=int, default=1, help="sequences")
+    parser.add_argument("--flash-attn", action="store_true")
+    parser.add_argument("--kv-unified", action="store_true", help="sequences share their cache")
+    parser.add_argument("--cache-prompt", action="store_true")
     parser.add_argument("--parent-fd", type=int, help="a pipe; the server ends when it closes")
     return parser.parse_args(arguments)
 
@@ -136,11 +141,14 @@ def _serve(options: argparse.Namespace) -> Any:
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.n_gpu_layers = 0
-    params.n_parallel = 1
-    params.cont_batching = False
-    params.kv_unified = False
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cache_prompt = False
+    params.n_parallel = options.parallel
+    params.cont_batching = options.parallel > 1
+    params.kv_unified = options.kv_unified
+    flash = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = (
+        flash.LLAMA_FLASH_ATTN_TYPE_ENABLED if options.flash_attn else flash.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    params.cache_prompt = options.cache_prompt
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
     params.fit_params = False
