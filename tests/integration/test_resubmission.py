@@ -101,13 +101,17 @@ def test_task_that_was_canceled_stays_canceled() -> None:
 
 @pytest.fixture
 def scripted() -> Iterator[ScriptedEngine]:
-    replies = [Reply("one two", fault=Fault.EOF, after=1), "all of it"]
-    with engine(lambda request: WORDS if request["prompt"] == "Snow" else replies.pop(0)) as running:
+    rain = [Reply("one two", fault=Fault.EOF, after=1), Reply("all of it")]
+    script = {"Snow": lambda: WORDS, "Rain": lambda: rain.pop(0), "Sun": lambda: Reply("shines")}
+    with engine(lambda request: script[request["prompt"]]()) as running:
         yield running
 
 
 # req: ORCH-4002, ORCH-4051
 def test_sent_again_after_a_restart_it_is_still_the_same(scripted: ScriptedEngine) -> None:
+    def decoded() -> list[str]:
+        return [request["prompt"] for request in scripted.requests if request["prompt"] != "Sun"]
+
     replica = {"url": scripted.url, "slots": 1}
     pool = {"id": "scripted", "engine": "llamacpp", "model": "scripted", "ctx": 512, "replicas": [replica]}
     retried = {**BODY, "task_id": "0f8fad5b-d9cb-469f-a165-70867728950e", "prompt": "Rain"}
@@ -115,12 +119,14 @@ def test_sent_again_after_a_restart_it_is_still_the_same(scripted: ScriptedEngin
         first = events(post(live.url, BODY, **STREAM).content)
         assert the_end(first).name == "end"
         assert the_end(events(post(live.url, retried, **STREAM).content)).name == "error"
+        # The journal is written in order: what is durable with this 202 is all that came before it.
+        submitted(live.url, "Sun")
         live.kill()
         live.start()
         live.wait_ready()
         assert post(live.url, {**BODY, "seed": 12}).status_code == 409
         again = events(post(live.url, BODY, **STREAM).content)
         assert again[-1].raw == first[-1].raw
-        assert len(scripted.requests) == 2
+        assert decoded() == ["Snow", "Rain"]
         assert post(live.url, {**retried, "wait": True}).json()["output"]["text"] == "all of it"
-        assert len(scripted.requests) == 3
+        assert decoded() == ["Snow", "Rain", "Rain"]
