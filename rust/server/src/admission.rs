@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::config::policy_label;
 use crate::daemon::Daemon;
 use crate::dispatch::Answer;
-use crate::journal::{BACKLOG_LIMIT, Key};
+use crate::journal::{BACKLOG_LIMIT, JournalError, Key};
 use crate::registry::Pool;
 use crate::task::{Admission, Door, NewTask, Task};
 
@@ -68,43 +68,47 @@ impl Daemon {
         let engine = submission.request.engine.clone();
         let submitted = self.decide(submission).await;
         if let Err(refused) = &submitted {
-            self.count_refusal(engine.as_deref().unwrap_or("any"), &refused.body);
+            let registry = self.registry.read();
+            // Only an engine that we have becomes a label: clients must not make series.
+            let known = registry
+                .pools
+                .values()
+                .find(|p| Some(&*p.engine) == engine.as_deref());
+            self.count_refusal(known.map_or("any", |p| &*p.engine), &refused.body);
         }
         submitted
     }
 
     async fn decide(self: &Arc<Self>, submission: Submission) -> Result<Submitted, Refused> {
-        if self.journal.backlog() > BACKLOG_LIMIT {
-            let body = ErrorBody::new(
-                Code::AdmissionReject,
-                "the journal is behind: the disk is slower than the clients",
-            );
-            return Err(body
-                .with_reason("journal_behind")
-                .with_hint("send it again later")
-                .into());
+        let recovered = submission.recovered.is_some();
+        if !recovered && self.journal.backlog() > BACKLOG_LIMIT {
+            return Err(journal_behind().into());
         }
+        let durable = submission.door == Door::Queued && !recovered;
         let client_id = submission.recovered.or(submission.request.task_id);
         let key = Key {
             tenant: Arc::clone(&submission.tenant),
             id: client_id.unwrap_or_else(new_id),
         };
-        if client_id.is_some()
-            && submission.recovered.is_none()
-            && let Some(task) = self.find(&key)?
-        {
-            if let Some(existing) = same_task(&task, &submission.request)? {
-                return Ok(Submitted::Existing(existing));
-            }
-            self.tasks.remove(&task);
+        if client_id.is_some() && !recovered {
+            // Brings back a task that memory has let go of; `insert` below then finds it.
+            self.find(&key).await?;
         }
         let (task, spec, ack) = self.prepare(key, submission)?;
-        if let Err(other) = self.tasks.insert(&task) {
-            // Two submissions of one id at the same moment: the first is the task.
-            return match same_task(&other, &task.request)? {
-                Some(existing) => Ok(Submitted::Existing(existing)),
-                None => Err(conflict().into()),
-            };
+        while let Err(other) = self.tasks.insert(&task) {
+            if let Some(existing) = same_task(&other, &task.request)? {
+                if durable {
+                    existing.keep();
+                    // Who is told 202 is told so for good, also for a task that came by another door.
+                    self.journal
+                        .barrier()
+                        .await
+                        .map_err(|e| self.not_durable(&e))?;
+                }
+                return Ok(Submitted::Existing(existing));
+            }
+            // It ended in a way that may be tried again: this is the new try.
+            self.tasks.remove(&other);
         }
         match self.drive(Input::Submit(Box::new(spec))) {
             Some(Answer::Admitted(forecast)) => {
@@ -126,7 +130,7 @@ impl Daemon {
             }
             None => {
                 self.tasks.remove(&task);
-                Err(ErrorBody::new(Code::Internal, "the scheduler gave no answer").into())
+                Err(refusal_body(Refusal::ShuttingDown, None).into())
             }
         }
     }
@@ -135,15 +139,24 @@ impl Daemon {
     ///
     /// # Errors
     /// An `INTERNAL` envelope when the journal can't be read.
-    pub fn find(self: &Arc<Self>, key: &Key) -> Result<Option<Arc<Task>>, ErrorBody> {
+    pub async fn find(self: &Arc<Self>, key: &Key) -> Result<Option<Arc<Task>>, ErrorBody> {
         if let Some(task) = self.tasks.get(key) {
             return Ok(Some(task));
         }
-        let stored = self.journal.task(key).map_err(|e| {
-            self.log_error("the journal can't be read", &e);
-            ErrorBody::new(Code::Internal, "the journal can't be read")
-        })?;
-        Ok(stored.and_then(|(admitted, ended)| self.revive(&admitted.record, &ended?.record)))
+        let (daemon, key) = (Arc::clone(self), key.clone());
+        // SQLite blocks: not on a thread that carries streams.
+        let read =
+            tokio::task::spawn_blocking(move || {
+                let stored = daemon.journal.task(&key).map_err(|e| e.to_string())?;
+                Ok(stored
+                    .and_then(|(admitted, ended)| daemon.revive(&admitted.record, &ended?.record)))
+            });
+        read.await
+            .unwrap_or_else(|e| Err(e.to_string()))
+            .map_err(|cause: String| {
+                self.log_error("the journal can't be read", &cause);
+                ErrorBody::new(Code::Internal, "the journal can't be read")
+            })
     }
 
     async fn await_commit(
@@ -151,22 +164,25 @@ impl Daemon {
         task: &Arc<Task>,
         ack: oneshot::Receiver<AckResult>,
     ) -> Result<(), Refused> {
-        let failure = match ack.await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(e)) => e.to_string(),
-            Err(_) => "the journal is closed".to_owned(),
+        let Err(failure) = ack.await.unwrap_or(Err(JournalError::Closed)) else {
+            return Ok(());
         };
-        // Not durable means not accepted: take it back.
-        self.cancel(task);
-        self.log_error("the journal can't be written", &failure);
-        let body = ErrorBody::new(
+        // Not durable means not accepted: take it back, without a trace under its id.
+        task.run.lock().unaccepted = true;
+        self.cancel(task).await;
+        self.tasks.remove(task);
+        Err(self.not_durable(&failure))
+    }
+
+    fn not_durable(&self, failure: &JournalError) -> Refused {
+        self.log_error("the journal can't be written", failure);
+        ErrorBody::new(
             Code::Internal,
             "the task could not be made durable, so it was not accepted",
-        );
-        Err(body
-            .with_reason("journal_unwritable")
-            .with_hint("see the disk of the daemon; then send it again")
-            .into())
+        )
+        .with_reason("journal_unwritable")
+        .with_hint("see the disk of the daemon; then send it again")
+        .into()
     }
 
     #[allow(clippy::type_complexity)]
@@ -186,7 +202,8 @@ impl Daemon {
         } = submission;
         let (class, class_name) = self.class(request.priority.as_deref())?;
         let eligible = self.eligible(&request, door)?;
-        let tenant = self.registry.write().tenant_no(&key.tenant);
+        let known = self.registry.read().known_tenant(&key.tenant);
+        let tenant = known.unwrap_or_else(|| self.registry.write().tenant_no(&key.tenant));
         let deadline = request.deadline_ms.map(|ms| received.plus_ms(ms));
         let session = request
             .session_id
@@ -296,7 +313,19 @@ impl Daemon {
     }
 }
 
-type AckResult = Result<(), crate::journal::JournalError>;
+type AckResult = Result<(), JournalError>;
+
+fn journal_behind() -> ErrorBody {
+    let mut body = ErrorBody::new(
+        Code::AdmissionReject,
+        "the journal is behind: the disk is slower than the clients",
+    )
+    .with_reason("journal_behind")
+    .with_hint("wait for `retry_after_ms`, then send it again");
+    body.retry_after_ms = Some(1000);
+    body.policy_label = Some(policy_label(FullPolicy::Reject).into());
+    body
+}
 
 fn new_id() -> [u8; 16] {
     *uuid::Uuid::new_v4().as_bytes()
@@ -331,8 +360,18 @@ fn admission_record(task: &Task, body: &Bytes) -> String {
         }
         Door::OpenAi => "openai_completion",
     };
+    let request = &task.request;
+    // What came in headers of the OpenAI door is not in its body.
+    let headers = (task.door == Door::OpenAi).then(|| {
+        serde_json::json!({
+            "x-orchqueue-priority": request.priority,
+            "x-orchqueue-determinism": request.determinism.map(Level::as_str),
+            "x-orchqueue-deadline-ms": request.deadline_ms.map(|ms| ms.to_string()),
+        })
+    });
     let head = serde_json::json!({
         "door": door,
+        "headers": headers,
         "correlation_id": &*task.correlation_id,
         "priority": &*task.class_name,
         "session_id": task.request.session_id.map(|id| orchqueue_wire::request::format_uuid(&id)),
@@ -402,7 +441,10 @@ fn by_model<'a>(
     let found: Vec<_> = pools
         .iter()
         .copied()
-        .filter(|p| p.serves_model(model))
+        // A pool that is still starting may not know its model's names yet.
+        .filter(|p| {
+            p.serves_model(model) || (p.models.is_empty() && p.state == PoolState::Starting)
+        })
         .collect();
     if found.is_empty() {
         let known = names(

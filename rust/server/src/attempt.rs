@@ -169,15 +169,15 @@ impl Attempt {
         fault: &EngineFault,
         retry_after_ms: Option<u64>,
     ) -> (AttemptEnd, &'static str) {
-        let reproducible = self.task.level == Level::Strict && self.replica.reproducible;
+        let reproducible = self.task.level() == Level::Strict && self.replica.reproducible;
+        let resumable = reproducible || self.task.transcript.k() == 0;
         match fault.class {
             FaultClass::InvalidRequest
             | FaultClass::ContextOverflow
             | FaultClass::Unauthenticated
             | FaultClass::NotFound => (AttemptEnd::Refused, "refused"),
-            FaultClass::Busy => (AttemptEnd::Busy { retry_after_ms }, "busy"),
-            FaultClass::Engine | FaultClass::Transport => {
-                let resumable = reproducible || self.task.transcript.k() == 0;
+            FaultClass::Busy if resumable => (AttemptEnd::Busy { retry_after_ms }, "busy"),
+            FaultClass::Busy | FaultClass::Engine | FaultClass::Transport => {
                 (AttemptEnd::Failed { resumable }, "failed")
             }
         }
@@ -222,6 +222,7 @@ impl Attempt {
         let mut batch = TokenBatch::default();
         let mut place = Place::default();
         let mut begun = false;
+        let mut tokens_then = 0;
         loop {
             batch.clear();
             let state = match body.frame().await {
@@ -232,8 +233,11 @@ impl Attempt {
                 Some(Err(e)) => broken_off(reader.break_off(&mut batch), &e),
                 None => reader.finish(&mut batch),
             };
-            if reader.tokens_out() > 0 {
-                self.progressed(reader.tokens_out(), &mut begun);
+            // Comments and pings are no progress (ORCH-3016).
+            let advanced = reader.tokens_out() > tokens_then;
+            if advanced || !batch.cuts.is_empty() || !batch.ids.is_empty() {
+                tokens_then = reader.tokens_out();
+                self.progressed(tokens_then.max(1), &mut begun);
             }
             match self.task.transcript.append(&mut place, &batch) {
                 Appended::Taken => {}

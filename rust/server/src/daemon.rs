@@ -12,14 +12,13 @@ use orchqueue_wire::fault::EngineFault;
 use parking_lot::{Condvar, Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Submission;
 use crate::clock::Clock;
 use crate::config::{ConfigError, RuntimeConfig};
 use crate::dispatch::Dispatch;
-use crate::finish::recorded_request;
-use crate::journal::{Journal, JournalError, StoredRecord};
+use crate::journal::{Journal, JournalError};
 use crate::keys::Keys;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -52,7 +51,7 @@ pub struct Daemon {
     /// Cancelled when the daemon is over: every connection and loop ends.
     pub stopped: CancellationToken,
     draining: AtomicBool,
-    recovered: AtomicBool,
+    pub(crate) recovered: AtomicBool,
     lingering: Mutex<VecDeque<(Time, u64, Arc<Task>)>>,
 }
 
@@ -105,6 +104,8 @@ impl Events {
 pub struct Owner {
     pub daemon: Arc<Daemon>,
     runtime: Mutex<Option<Runtime>>,
+    /// When the shutdown that was asked for gives up waiting.
+    until: watch::Sender<Option<tokio::time::Instant>>,
 }
 
 impl Owner {
@@ -152,6 +153,7 @@ impl Owner {
         Ok(Self {
             daemon,
             runtime: Mutex::new(Some(runtime)),
+            until: watch::channel(None).0,
         })
     }
 
@@ -175,20 +177,26 @@ impl Owner {
     }
 
     /// Stops admitting, lets what runs finish until the deadline, hands back the rest (the journal keeps it open
-    /// for the next life), writes everything and closes. Safe to call twice.
+    /// for the next life), writes everything and closes. Called again while it runs, it can only shorten the
+    /// deadline; every call returns when the daemon is down.
     pub fn shutdown(&self, deadline: Duration) {
-        let Some(runtime) = self.runtime.lock().take() else {
+        let until = tokio::time::Instant::now() + deadline;
+        self.until.send_if_modified(|known| {
+            let sooner = known.is_none_or(|known| until < known);
+            if sooner {
+                *known = Some(until);
+            }
+            sooner
+        });
+        let mut runtime = self.runtime.lock();
+        let Some(runtime) = runtime.take() else {
             return;
         };
         let daemon = Arc::clone(&self.daemon);
         runtime.block_on(async {
             daemon.draining.store(true, Ordering::Relaxed);
             daemon.drive(Input::StopAdmitting);
-            let until = tokio::time::Instant::now() + deadline;
-            while tokio::time::Instant::now() < until && !daemon.dispatch.scheduler.lock().is_idle()
-            {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            self.drained().await;
             daemon.hand_back();
             // Readers get their last event before the connections go.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -198,6 +206,25 @@ impl Owner {
         daemon.journal.close();
         daemon.events.push(json!({"event": "stopped"}));
         runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+
+    /// Nothing runs or waits any more, or the deadline has come.
+    async fn drained(&self) {
+        let mut deadline = self.until.subscribe();
+        loop {
+            let until = deadline
+                .borrow_and_update()
+                .unwrap_or_else(tokio::time::Instant::now);
+            if tokio::time::Instant::now() >= until
+                || self.daemon.dispatch.scheduler.lock().is_idle()
+            {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                _ = deadline.changed() => {}
+            }
+        }
     }
 }
 
@@ -237,7 +264,9 @@ impl Daemon {
             "engine": &*replica.pool.engine,
             "pool_id": &*replica.pool.name,
             "replica_id": &*replica.name,
-            "cause": fault.message,
+            "fault": fault.class,
+            // An engine's message may quote the prompt.
+            "cause": self.config.log_content.then_some(&fault.message),
         });
         self.log
             .line(self.clock.now(), "warning", "attempt failed", fields);
@@ -257,14 +286,21 @@ impl Daemon {
             "a repeated decode diverged",
             fields,
         );
-        let evidence = divergence_record(task, k);
         let folder = Path::new(&self.config.journal.path).with_extension("divergences");
-        let file = folder.join(format!("{}.json", task.id()));
-        if let Err(e) = std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(file, evidence.to_string()))
-        {
-            self.log_error("the evidence of a divergence can't be written", &e);
-        }
+        let file = folder.join(format!("{}-{}.json", task.id(), task.no.0));
+        let evidence = divergence_record(task, k).to_string();
+        let log = self.log.clone();
+        let now = self.clock.now();
+        self.runtime.spawn_blocking(move || {
+            if let Err(e) = write_evidence(&folder, &file, &evidence) {
+                log.line(
+                    now,
+                    "error",
+                    "the evidence of a divergence can't be written",
+                    json!({"cause": e.to_string()}),
+                );
+            }
+        });
         for attempt in &task.run.lock().attempts {
             self.events.push(json!({"event": "probe", "replica": &*attempt.replica.name, "reason": "divergence"}));
         }
@@ -286,69 +322,22 @@ impl Daemon {
             }
             let now = self.clock.now();
             let settled = self.journal.settled();
+            // Memory is given up only for what the journal has; what is let go of is freed without the lock.
             let mut lingering = self.lingering.lock();
-            while let Some((until, sent, task)) = lingering.front() {
-                // Memory is given up only for what the journal has.
-                if *sent > settled || (*until > now && lingering.len() <= LINGER_MOST) {
-                    break;
-                }
+            let most = lingering.len();
+            let over = lingering
+                .iter()
+                .enumerate()
+                .take_while(|(i, (until, sent, _))| {
+                    *sent <= settled && (*until <= now || most - i > LINGER_MOST)
+                })
+                .count();
+            let gone: Vec<_> = lingering.drain(..over).collect();
+            drop(lingering);
+            for (_, _, task) in &gone {
                 self.tasks.remove(task);
-                lingering.pop_front();
             }
         }
-    }
-
-    /// Whether the tasks of an earlier life are back in the queue.
-    #[must_use]
-    pub fn recovered(&self) -> bool {
-        self.recovered.load(Ordering::Acquire)
-    }
-
-    /// Admits again, once and in their order, the accepted tasks of an earlier life that had not ended.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
-        if self.recovered() {
-            return Ok(());
-        }
-        let open = self.journal.open_tasks()?;
-        if !open.is_empty() {
-            let fields = json!({"open_tasks": open.len()});
-            self.log.line(
-                self.clock.now(),
-                "info",
-                "taking up what an earlier life had accepted",
-                fields,
-            );
-        }
-        for StoredRecord { record, .. } in open {
-            let admission: Value = serde_json::from_str(&record.data).unwrap_or(Value::Null);
-            let Some((request, door)) = recorded_request(&admission) else {
-                self.log_error(
-                    "a task could not be taken up again",
-                    &format!(
-                        "the record of task {} can't be read",
-                        hex::encode(record.key.id)
-                    ),
-                );
-                continue;
-            };
-            let submission = Submission {
-                tenant: Arc::clone(&record.key.tenant),
-                request,
-                body: bytes::Bytes::new(),
-                door,
-                correlation_id: admission["correlation_id"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .into(),
-                received: Time(record.at_ms.saturating_mul(1000)),
-                recovered: Some(record.key.id),
-            };
-            if let Err(refused) = self.submit(submission).await {
-                self.end_unrecoverable(&record, &admission, *refused.body);
-            }
-        }
-        self.recovered.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Ends, on the client's side only, what did not finish in time; the journal keeps it open.
@@ -360,10 +349,20 @@ impl Daemon {
         .with_reason("shutting_down")
         .with_hint("connect again with the same `task_id` once the daemon is back");
         for task in self.tasks.all() {
-            task.transcript
-                .end(|_, _| Terminal::Error(Arc::new(body.clone())));
+            task.transcript.end(Terminal::Error(Arc::new(body.clone())));
         }
     }
+}
+
+/// Most divergences whose evidence is kept: the first ones tell as much as the thousandth.
+const EVIDENCE_MOST: usize = 200;
+
+fn write_evidence(folder: &Path, file: &Path, evidence: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    if std::fs::read_dir(folder)?.count() >= EVIDENCE_MOST {
+        return Ok(());
+    }
+    std::fs::write(file, evidence)
 }
 
 /// What an operator needs to find out which replica is wrong.

@@ -10,6 +10,7 @@ use orchqueue_core::{
     Action, AttemptEnd, AttemptNo, EndReason, Forecast, Input, PoolNo, Refusal, ReplicaNo,
     Scheduler, StopReason, TaskNo, Time,
 };
+use orchqueue_wire::fault::{EngineFault, FaultClass};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,9 @@ use crate::attempt::Attempt;
 use crate::daemon::Daemon;
 use crate::journal::{Kind, Record};
 use crate::task::{AttemptRecord, Task};
+
+/// How soon a cancel that had no effect is said again.
+const CANCEL_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The scheduler and the bell that rings when its next wake-up has changed.
 pub struct Dispatch {
@@ -109,12 +113,8 @@ impl Daemon {
                 attempt,
                 replica,
             } => {
-                if !self.start(task, attempt, replica) {
-                    inputs.push(Input::AttemptEnded {
-                        task,
-                        attempt,
-                        end: AttemptEnd::Failed { resumable: true },
-                    });
+                if let Err(end) = self.start(task, attempt, replica) {
+                    inputs.push(Input::AttemptEnded { task, attempt, end });
                 }
             }
             Action::Stop {
@@ -124,7 +124,13 @@ impl Daemon {
                 ..
             } => self.stop(task, attempt, reason),
             Action::ReportProgress { task, attempt } => inputs.extend(self.progress(task, attempt)),
-            Action::End { task, reason } => deferred.ended.push((task, reason)),
+            Action::End { task, reason } => {
+                // Closed here, in the order of decisions; told when the lock is free.
+                if let Some(task) = self.tasks.by_no(task) {
+                    task.transcript.close(reason == EndReason::Canceled);
+                }
+                deferred.ended.push((task, reason));
+            }
             Action::Probe { replica } => self.ask_for_probe(replica),
         }
     }
@@ -141,6 +147,9 @@ impl Daemon {
                 .with(&[&pool.engine, &pool.name, &task.class_name])
                 .add(1);
         }
+        if let Some(pool) = &pool {
+            task.inherit(pool.determinism);
+        }
         run.pool = pool;
         run.forecast = forecast;
         if let Some(admission) = run.admission.take() {
@@ -154,13 +163,27 @@ impl Daemon {
         }
     }
 
-    fn start(self: &Arc<Self>, no: TaskNo, attempt: AttemptNo, replica: ReplicaNo) -> bool {
-        let (Some(task), Some(replica)) = (
-            self.tasks.by_no(no),
-            self.registry.read().replicas.get(&replica).cloned(),
-        ) else {
-            return false;
-        };
+    fn start(
+        self: &Arc<Self>,
+        no: TaskNo,
+        attempt: AttemptNo,
+        replica: ReplicaNo,
+    ) -> Result<(), AttemptEnd> {
+        let lost = AttemptEnd::Failed { resumable: true };
+        let task = self.tasks.by_no(no).ok_or(lost.clone())?;
+        let registry = self.registry.read();
+        let replica = registry.replicas.get(&replica).cloned().ok_or(lost)?;
+        let pool = registry.pools.get(&replica.pool.no).cloned();
+        drop(registry);
+        let model = task.request.model_ref.as_deref();
+        if model.is_some_and(|model| pool.is_some_and(|pool| !pool.serves_model(model))) {
+            // Admitted while the pool did not know its model's names yet, and it is another one.
+            task.run.lock().fault = Some(EngineFault {
+                class: FaultClass::InvalidRequest,
+                message: "the pool does not serve `model_ref`".to_owned(),
+            });
+            return Err(AttemptEnd::Refused);
+        }
         let stop = CancellationToken::new();
         let now = self.clock.now();
         let pool = &replica.pool;
@@ -207,7 +230,7 @@ impl Daemon {
         });
         let attempt = Attempt::new(Arc::clone(self), task, attempt, replica);
         self.runtime.spawn(attempt.run(stop));
-        true
+        Ok(())
     }
 
     fn stop(&self, no: TaskNo, attempt: AttemptNo, reason: StopReason) {
@@ -273,8 +296,22 @@ impl Daemon {
         }
     }
 
-    /// Cancels a task; when this returns no further token reaches any reader.
-    pub fn cancel(self: &Arc<Self>, task: &Arc<Task>) {
-        self.drive(Input::Cancel(task.no));
+    /// Cancels a task; when this returns its stream has ended, and no further token reaches any reader.
+    pub async fn cancel(self: &Arc<Self>, task: &Arc<Task>) {
+        let reader = task.transcript.reader();
+        loop {
+            self.drive(Input::Cancel(task.no));
+            let ended = std::future::poll_fn(|cx| match task.transcript.poll_end(cx, reader) {
+                Some(_) => std::task::Poll::Ready(()),
+                None => std::task::Poll::Pending,
+            });
+            // A cancel that overtakes the admission of its task finds nothing to cancel yet: say it again.
+            if tokio::time::timeout(CANCEL_AGAIN, ended).await.is_ok()
+                || self.stopped.is_cancelled()
+            {
+                task.transcript.forget(reader);
+                return;
+            }
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use orchqueue_core::{EndReason, Refusal, TimeoutKind};
 use orchqueue_wire::errors::{Code, ErrorBody};
 use orchqueue_wire::reader::{EngineEnd, EngineFault, FaultClass};
-use orchqueue_wire::request::{Level, ReceiptForm, format_uuid, parse_task};
-use orchqueue_wire::vocabulary::{Channel, FinishReason};
+use orchqueue_wire::request::{ReceiptForm, format_uuid};
+use orchqueue_wire::vocabulary::FinishReason;
 use serde_json::{Value, json};
 
 use crate::admission::refusal_body;
@@ -15,12 +15,16 @@ use crate::clock::wall_ms;
 use crate::daemon::Daemon;
 use crate::journal::{Kind, Record};
 use crate::receipt::{Proof, unsigned};
-use crate::task::{AttemptRecord, Door, NewTask, Run, Task};
-use crate::transcript::{Place, Terminal};
+use crate::task::{AttemptRecord, Run, Task};
+use crate::transcript::Terminal;
 
 impl Daemon {
     /// Writes the one terminal event of a task and everything that follows from it.
     pub(crate) fn finish(self: &Arc<Self>, task: &Arc<Task>, reason: EndReason) {
+        if task.transcript.terminal().is_some() {
+            // Handed back at the shutdown: the journal keeps it open, and the next life runs it.
+            return;
+        }
         let now = self.clock.now();
         let (result, fault) = {
             let mut run = task.run.lock();
@@ -28,20 +32,25 @@ impl Daemon {
             run.stop = None;
             (run.result.take(), run.fault.clone())
         };
-        let ended = task
-            .transcript
-            .end(|length, digest| match (reason, &result) {
-                (EndReason::Finished, Some(end)) => {
-                    Terminal::End(Arc::new(self.end_data(task, end, length, &digest)))
-                }
-                _ => Terminal::Error(Arc::new(self.error_data(task, reason, fault.as_ref()))),
-            });
-        if ended {
-            self.record_end(task);
-            self.count_end(task, reason, result.as_ref());
-            self.log_end(task, reason, result.as_ref());
-            self.linger(task);
+        let terminal = match (reason, &result) {
+            (EndReason::Finished, Some(end)) => {
+                let (length, digest) = task.transcript.proof();
+                Terminal::End(Arc::new(self.end_data(task, end, length, &digest)))
+            }
+            _ => Terminal::Error(Arc::new(self.error_data(task, reason, fault.as_ref()))),
+        };
+        if task.run.lock().unaccepted {
+            // Its client was told that it was not taken: it leaves no trace.
+            self.tasks.remove(task);
+            task.transcript.end(terminal);
+            return;
         }
+        // Recorded before anybody can see it: what a client does next must not overtake it in the journal.
+        self.record_end(task, &terminal);
+        self.count_end(task, reason, result.as_ref());
+        self.log_end(task, reason, result.as_ref());
+        task.transcript.end(terminal);
+        self.linger(task);
     }
 
     fn end_data(&self, task: &Task, end: &EngineEnd, length: u64, digest: &[u8; 32]) -> Value {
@@ -81,8 +90,8 @@ impl Daemon {
         body
     }
 
-    fn record_end(&self, task: &Task) {
-        let doc = document(task);
+    pub(crate) fn record_end(&self, task: &Task, terminal: &Terminal) {
+        let doc = document(task, terminal);
         let data = doc.to_string();
         self.journal.append(Record {
             key: task.key.clone(),
@@ -191,129 +200,25 @@ impl Daemon {
         if let (Some(fields), Some(Terminal::Error(error))) = (line.as_object_mut(), terminal) {
             fields.insert(
                 "error".into(),
-                json!({"code": error.code.as_str(), "message": error.message}),
+                // An engine's message may quote the prompt.
+                json!({
+                    "code": error.code.as_str(),
+                    "reason": error.reason,
+                    "message": self.config.log_content.then_some(&error.message),
+                }),
             );
         }
         drop(run);
         self.log.line(self.clock.now(), "info", "task ended", line);
     }
-
-    /// A task that ended before this life of the daemon (or long ago), back in memory for a while.
-    pub(crate) fn revive(self: &Arc<Self>, admitted: &Record, ended: &Record) -> Option<Arc<Task>> {
-        let admission: Value = serde_json::from_str(&admitted.data).ok()?;
-        let doc: Value = serde_json::from_str(&ended.data).ok()?;
-        let task = self.revive_open(admitted, &admission)?;
-        let mut batch = orchqueue_wire::reader::TokenBatch::default();
-        for segment in doc["segments"].as_array()? {
-            let channel = match segment[0].as_u64()? {
-                0 => Channel::Text,
-                1 => Channel::Reasoning,
-                _ => Channel::ToolCall,
-            };
-            batch.text.push_str(segment[1].as_str()?);
-            let end = u32::try_from(batch.text.len()).ok()?;
-            batch
-                .cuts
-                .push(orchqueue_wire::reader::Cut { end, channel });
-        }
-        task.transcript.append(&mut Place::default(), &batch);
-        let terminal = match doc.get("end").filter(|e| e.is_object()) {
-            Some(end) => Terminal::End(Arc::new(end.clone())),
-            None => Terminal::Error(Arc::new(stored_error(&doc["error"])?)),
-        };
-        task.transcript.end(|_, _| terminal);
-        task.run.lock().stored = Some(doc);
-        match self.tasks.insert(&task) {
-            Ok(()) => {
-                self.linger(&task);
-                Some(task)
-            }
-            Err(other) => Some(other),
-        }
-    }
-
-    /// A task of an earlier life that can't be run again: its error is its end.
-    pub(crate) fn end_unrecoverable(
-        self: &Arc<Self>,
-        admitted: &Record,
-        admission: &Value,
-        error: ErrorBody,
-    ) {
-        let Some(task) = self.revive_open(admitted, admission) else {
-            return;
-        };
-        task.run.lock().ended = Some(self.clock.now());
-        task.transcript.end(|_, _| Terminal::Error(Arc::new(error)));
-        if self.tasks.insert(&task).is_ok() {
-            self.record_end(&task);
-            self.linger(&task);
-        }
-    }
-
-    fn revive_open(&self, admitted: &Record, admission: &Value) -> Option<Arc<Task>> {
-        let (request, door) = recorded_request(admission)?;
-        let tenant = self.registry.write().tenant_no(&admitted.key.tenant);
-        let class_name: Arc<str> = admission["priority"]
-            .as_str()
-            .unwrap_or("interactive")
-            .into();
-        Some(Arc::new(Task::new(NewTask {
-            no: self.tasks.next_no(),
-            key: admitted.key.clone(),
-            tenant,
-            level: request.determinism.unwrap_or(Level::BestEffort),
-            request,
-            class: orchqueue_core::ClassNo(0),
-            class_name,
-            door,
-            correlation_id: admission["correlation_id"]
-                .as_str()
-                .unwrap_or_default()
-                .into(),
-            received: orchqueue_core::Time(admitted.at_ms.saturating_mul(1000)),
-        })))
-    }
-}
-
-/// The request of an admission record, read by the door it came through.
-#[must_use]
-pub fn recorded_request(admission: &Value) -> Option<(orchqueue_wire::request::TaskRequest, Door)> {
-    let body = admission["body"].to_string();
-    match admission["door"].as_str()? {
-        "openai_chat" => orchqueue_wire::openai::parse_chat(body.as_bytes())
-            .ok()
-            .map(|(r, _)| (r, Door::OpenAi)),
-        "openai_completion" => orchqueue_wire::openai::parse_completion(body.as_bytes())
-            .ok()
-            .map(|(r, _)| (r, Door::OpenAi)),
-        "one_trip" => parse_task(body.as_bytes()).ok().map(|r| (r, Door::OneTrip)),
-        _ => parse_task(body.as_bytes()).ok().map(|r| (r, Door::Queued)),
-    }
-}
-
-fn stored_error(value: &Value) -> Option<ErrorBody> {
-    let code = Code::from_name(value["code"].as_str()?)?;
-    let text = |name: &str| value[name].as_str().map(str::to_owned);
-    let mut body =
-        ErrorBody::new(code, text("message")?).with_retriable(value["retriable"].as_bool()?);
-    body.engine = text("engine");
-    body.retry_after_ms = value["retry_after_ms"].as_u64();
-    body.policy_label = text("policy_label").map(Into::into);
-    body.reason = text("reason").map(Into::into);
-    body.hint = text("hint");
-    body.correlation_id = text("correlation_id");
-    Some(body)
 }
 
 /// What the journal and the store keep of an ended task.
-fn document(task: &Task) -> Value {
-    let (state, end, error) = match task.transcript.terminal() {
-        Some(Terminal::End(end)) => ("finished", (*end).clone(), Value::Null),
-        Some(Terminal::Error(e)) if e.code == Code::Canceled => {
-            ("canceled", Value::Null, json!(*e))
-        }
-        Some(Terminal::Error(e)) => ("failed", Value::Null, json!(*e)),
-        None => ("started", Value::Null, Value::Null),
+fn document(task: &Task, terminal: &Terminal) -> Value {
+    let (state, end, error) = match terminal {
+        Terminal::End(end) => ("finished", (**end).clone(), Value::Null),
+        Terminal::Error(e) if e.code == Code::Canceled => ("canceled", Value::Null, json!(**e)),
+        Terminal::Error(e) => ("failed", Value::Null, json!(**e)),
     };
     let segments: Vec<Value> = task
         .transcript
@@ -321,7 +226,7 @@ fn document(task: &Task) -> Value {
         .into_iter()
         .map(|(channel, text)| json!([channel.number(), text]))
         .collect();
-    // Locked after the transcript, never around it: the terminal is made the other way round.
+    // Locked after the transcript, never around it.
     let run = task.run.lock();
     json!({
         "task_id": task.id(),

@@ -10,6 +10,7 @@
 //! | `attempt`, `upstream` | one exchange with a replica; connections to replicas |
 //! | `transcript`, `task` | a task's recorded stream; a task's life |
 //! | `finish`, `receipt` | the one terminal event; the proof |
+//! | `recovery` | from the journal back to tasks |
 //! | `journal` | durable records, group commit |
 //! | `registry`, `keys`, `metrics`, `log`, `views`, `clock` | names, principals, counters, lines, answers, time |
 
@@ -27,6 +28,7 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod receipt;
+pub mod recovery;
 pub mod registry;
 pub mod task;
 pub mod transcript;

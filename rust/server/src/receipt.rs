@@ -24,7 +24,7 @@ pub struct Proof<'a> {
 #[must_use]
 pub fn unsigned(task: &Task, run: &Run, proof: &Proof<'_>) -> Value {
     let last = run.attempts.last();
-    let kept = task.level == Level::Strict && last.is_some_and(|a| a.replica.reproducible);
+    let kept = task.level() == Level::Strict && last.is_some_and(|a| a.replica.reproducible);
     let receipt = Receipt {
         task_id: task.id(),
         request_digest: hex::encode(task.transcript.request_digest()),

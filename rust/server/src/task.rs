@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use orchqueue_core::{AttemptNo, ClassNo, Forecast, TaskNo, TenantNo, Time};
 use orchqueue_wire::reader::{EngineEnd, EngineFault};
@@ -55,6 +55,8 @@ pub struct Run {
     pub ended: Option<Time>,
     /// The first output byte in which a repeated decode differed from what was sent.
     pub diverged: Option<u64>,
+    /// Its admission could not be made durable: its client was told that it was not taken.
+    pub unaccepted: bool,
     /// The record of a task that ended in an earlier life.
     pub stored: Option<serde_json::Value>,
     /// The journal record of the admission, until it is handed over.
@@ -87,7 +89,7 @@ pub struct Task {
     pub class: ClassNo,
     pub class_name: Arc<str>,
     /// The level that was asked for or inherited; the receipt states what was kept.
-    pub level: Level,
+    strict: AtomicBool,
     pub door: Door,
     pub correlation_id: Arc<str>,
     pub received: Time,
@@ -97,6 +99,10 @@ pub struct Task {
     pub progress_us: AtomicU64,
     pub tokens_out: AtomicU32,
     readers: AtomicUsize,
+    /// Readers that ever came: tells a timer whether somebody was there meanwhile.
+    arrivals: AtomicU64,
+    /// A client was told `202`: it comes back, whatever became of earlier readers.
+    kept: AtomicBool,
 }
 
 /// What a task is made from.
@@ -131,7 +137,7 @@ impl Task {
             seed,
             class: new.class,
             class_name: new.class_name,
-            level: new.level,
+            strict: AtomicBool::new(new.level == Level::Strict),
             door: new.door,
             correlation_id: new.correlation_id,
             received: new.received,
@@ -140,6 +146,8 @@ impl Task {
             progress_us: AtomicU64::new(0),
             tokens_out: AtomicU32::new(0),
             readers: AtomicUsize::new(0),
+            arrivals: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
         }
     }
 
@@ -148,9 +156,43 @@ impl Task {
         orchqueue_wire::request::format_uuid(&self.key.id)
     }
 
-    /// Counts a reader in; the returned number tells whether it is the first.
-    pub fn reader_came(&self) -> usize {
-        self.readers.fetch_add(1, Ordering::AcqRel)
+    /// The level that was asked for, or that the pool gives to a task that does not say.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        if self.strict.load(Ordering::Relaxed) {
+            Level::Strict
+        } else {
+            Level::BestEffort
+        }
+    }
+
+    /// The pool is settled: a task that did not say takes its level.
+    pub fn inherit(&self, level: Level) {
+        if self.request.determinism.is_none() {
+            self.strict.store(level == Level::Strict, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a reader in.
+    pub fn reader_came(&self) {
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        self.readers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Readers that ever came.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Acquire)
+    }
+
+    /// Somebody was promised that the task goes on without readers.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
     }
 
     /// Counts a reader out; true when nobody is left.

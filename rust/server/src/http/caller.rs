@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Path};
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -76,6 +76,29 @@ impl Caller {
                 "use a key with the role `operator`: `orchqueue key create --role operator`",
             ),
         )
+    }
+}
+
+/// The id in a path, as text.
+pub struct Id(pub String);
+
+impl FromRequestParts<Arc<Daemon>> for Id {
+    type Rejection = Response;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        daemon: &Arc<Daemon>,
+    ) -> Result<Self, Self::Rejection> {
+        match Path::<String>::from_request_parts(parts, daemon).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => {
+                let mut body =
+                    ErrorBody::new(Code::InvalidParams, "the id in the path is not text");
+                let correlation = CorrelationId::of_request(&parts.extensions, &parts.headers);
+                body.correlation_id = Some(correlation.as_str().to_owned());
+                Err(error_response(body, None))
+            }
+        }
     }
 }
 

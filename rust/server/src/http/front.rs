@@ -8,6 +8,7 @@ use http::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use orchqueue_wire::errors::{Code, ErrorBody, reason};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_service::Service;
@@ -67,13 +68,19 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let server = &daemon.config.server;
     let guarded = StallGuard::new(stream, Duration::from_millis(server.write_stall_ms));
+    let daemon_of_service = Arc::clone(daemon);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        let mut router = router.clone();
+        let (mut router, daemon) = (router.clone(), Arc::clone(&daemon_of_service));
         async move {
             let correlation = CorrelationId::of(request.headers());
             let header = HeaderValue::from_str(correlation.as_str());
-            request.extensions_mut().insert(correlation);
-            let mut answer = router.call(request).await?;
+            let most = daemon.config.server.max_header_bytes;
+            let mut answer = if header_bytes(request.headers()) > most {
+                headers_too_large(most, correlation.as_str())
+            } else {
+                request.extensions_mut().insert(correlation);
+                router.call(request).await?
+            };
             if let Ok(value) = header {
                 answer.headers_mut().insert("x-correlation-id", value);
             }
@@ -84,7 +91,9 @@ async fn connection(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(server.idle_ms))
-        .max_buf_size(server.max_header_bytes.max(8192))
+        // Twice the limit: what is over it is answered in our words; far beyond it hyper closes by itself.
+        .max_buf_size((server.max_header_bytes * 2).max(16 << 10))
+        .max_headers(256)
         .keep_alive(true);
     let served = builder.serve_connection(TokioIo::new(guarded), service);
     tokio::select! {
@@ -92,4 +101,22 @@ async fn connection(
         _ = served => {}
         () = daemon.stopped.cancelled() => {}
     }
+}
+
+fn header_bytes(headers: &http::HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
+}
+
+fn headers_too_large(most: usize, correlation: &str) -> axum::response::Response {
+    let mut body = ErrorBody::new(
+        Code::InvalidParams,
+        format!("the headers are larger than {most} bytes"),
+    )
+    .with_reason(reason::HEADERS_TOO_LARGE)
+    .with_hint("send less, or raise `server.max_header_bytes`");
+    body.correlation_id = Some(correlation.to_owned());
+    super::respond::error_response(body, None)
 }

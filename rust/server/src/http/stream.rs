@@ -15,7 +15,6 @@ use http_body::{Body, Frame};
 use orchqueue_core::Forecast;
 use orchqueue_wire::digest::EventId;
 use orchqueue_wire::encode;
-use orchqueue_wire::errors::{Code, ErrorBody};
 use orchqueue_wire::request::{Level, OnDisconnect};
 use serde_json::json;
 use tokio::time::{Instant, Sleep};
@@ -60,13 +59,13 @@ impl Drop for Reader {
 }
 
 /// Nobody follows a task that still runs: `on_disconnect` decides.
-fn left_alone(daemon: &Arc<Daemon>, task: &Arc<Task>) {
+pub(crate) fn left_alone(daemon: &Arc<Daemon>, task: &Arc<Task>) {
     let default = if task.door == Door::Queued {
         OnDisconnect::Keep
     } else {
         OnDisconnect::Cancel
     };
-    if task.request.on_disconnect.unwrap_or(default) == OnDisconnect::Keep {
+    if task.request.on_disconnect.unwrap_or(default) == OnDisconnect::Keep || task.is_kept() {
         return;
     }
     // The OpenAI client can't come back; ours may, within the grace time.
@@ -75,15 +74,16 @@ fn left_alone(daemon: &Arc<Daemon>, task: &Arc<Task>) {
     } else {
         daemon.config.server.grace_ms
     };
-    let (daemon, task) = (Arc::clone(daemon), Arc::clone(task));
+    let (daemon, task, arrivals) = (Arc::clone(daemon), Arc::clone(task), task.arrivals());
     let runtime = daemon.runtime.clone();
     runtime.spawn(async move {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(grace)) => {}
             () = daemon.stopped.cancelled() => return,
         }
-        if !task.has_readers() {
-            daemon.cancel(&task);
+        // Whoever came meanwhile has a timer of his own when he leaves.
+        if !task.has_readers() && task.arrivals() == arrivals && !task.is_kept() {
+            daemon.cancel(&task).await;
         }
     });
 }
@@ -189,38 +189,33 @@ impl StreamBody {
         self.opened = true;
     }
 
-    /// True when the place of a resumed reader is found or is known not to be.
+    /// True when there is something to follow: a resumed reader has found its place.
     fn find_place(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
-        let Some(id) = self.pending else { return true };
-        match self.reader.task.transcript.locate(id) {
+        let Some(id) = self.pending else {
+            return true;
+        };
+        let transcript = &self.reader.task.transcript;
+        let mut located = transcript.locate(id);
+        if located == Err(ResumeError::NotYet) {
+            // Woken by the next change; an end that came between the two looks is found by the second.
+            if transcript.poll_end(cx, self.reader.number).is_none() {
+                return false;
+            }
+            located = transcript.locate(id);
+        }
+        match located {
             Ok(cursor) => {
                 self.cursor = cursor;
                 self.pending = None;
-                true
+                return true;
             }
-            Err(ResumeError::NotYet) => {
-                // Woken by the next change; then looked for again.
-                self.reader
-                    .task
-                    .transcript
-                    .poll_end(cx, self.reader.number)
-                    .is_some()
-            }
-            Err(ResumeError::Complete) => {
-                self.done = true;
-                true
-            }
+            Err(ResumeError::NotYet | ResumeError::Complete) => {}
             Err(ResumeError::Mismatch) => {
-                let body = ErrorBody::new(
-                    Code::DeterminismDiverged,
-                    "what you have seen is not the beginning of this stream",
-                )
-                .with_hint("read the stream from its beginning, without `Last-Event-ID`");
-                encode::error(out, &body, None);
-                self.done = true;
-                true
+                encode::error(out, &super::tasks::not_the_beginning(), None)
             }
         }
+        self.done = true;
+        false
     }
 
     fn follow(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
@@ -305,7 +300,7 @@ impl Body for StreamBody {
         if !this.opened {
             this.open(&mut out);
         }
-        if this.find_place(cx, &mut out) && !this.done {
+        if this.find_place(cx, &mut out) {
             this.follow(cx, &mut out);
         }
         while out.is_empty() && this.timer.as_mut().poll(cx).is_ready() {
@@ -337,7 +332,7 @@ impl Daemon {
             Some(replica) => Some((Arc::clone(&replica.identity), replica.reproducible)),
             None => pool.and_then(|pool| self.registry.read().set_of(pool)),
         };
-        let kept = task.level == Level::Strict
+        let kept = task.level() == Level::Strict
             && set.as_ref().is_none_or(|(_, reproducible)| *reproducible);
         (
             set.map(|(identity, _)| identity.to_string()),

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -18,7 +18,7 @@ use orchqueue_wire::errors::{Code, ErrorBody, reason};
 use orchqueue_wire::request::{parse_task, parse_uuid};
 use serde_json::{Value, json};
 
-use super::caller::Caller;
+use super::caller::{Caller, Id};
 use super::respond::{
     EVENT_STREAM, add_backpressure, error_response, json_response, no_content, not_found,
 };
@@ -210,14 +210,7 @@ fn streamed(
         Some((_, Ok(cursor))) => (cursor, None),
         Some((id, Err(ResumeError::NotYet))) => (Cursor::default(), Some(id)),
         Some((_, Err(ResumeError::Complete))) => return Ok(no_content()),
-        Some((_, Err(ResumeError::Mismatch))) => {
-            return Err(ErrorBody::new(
-                Code::DeterminismDiverged,
-                "what you have seen is not the beginning of this stream",
-            )
-            .with_hint("read the stream from its beginning, without `Last-Event-ID`")
-            .into());
-        }
+        Some((_, Err(ResumeError::Mismatch))) => return Err(not_the_beginning().into()),
     };
     let reader = Reader::new(Arc::clone(daemon), Arc::clone(task));
     let body = StreamBody::orchqueue(reader, cursor, pending, from.map(|id| id.k), forecast);
@@ -233,6 +226,15 @@ fn streamed(
         headers.insert("x-orchqueue-task-id", id);
     }
     Ok(answer)
+}
+
+/// A reader that was elsewhere.
+pub(super) fn not_the_beginning() -> ErrorBody {
+    ErrorBody::new(
+        Code::DeterminismDiverged,
+        "what you have seen is not the beginning of this stream",
+    )
+    .with_hint("read the stream from its beginning, without `Last-Event-ID`")
 }
 
 /// Waits for the end of a task; a client that leaves meanwhile counts as a reader that left.
@@ -265,18 +267,14 @@ fn key(caller: &Caller, id: &str) -> Result<Key, ErrorBody> {
     })
 }
 
-fn find(daemon: &Arc<Daemon>, caller: &Caller, id: &str) -> Result<Arc<Task>, Failure> {
-    let found = daemon.find(&key(caller, id)?)?;
+async fn find(daemon: &Arc<Daemon>, caller: &Caller, id: &str) -> Result<Arc<Task>, Failure> {
+    let found = daemon.find(&key(caller, id)?).await?;
     found.ok_or_else(|| not_found(&format!("task `{id}`")).into())
 }
 
 /// `GET /v1/tasks/{id}`.
-pub async fn show(
-    State(daemon): State<Arc<Daemon>>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Response {
-    match find(&daemon, &caller, &id) {
+pub async fn show(State(daemon): State<Arc<Daemon>>, caller: Caller, Id(id): Id) -> Response {
+    match find(&daemon, &caller, &id).await {
         Ok(task) => json_response(StatusCode::OK, &daemon.task_view(&task)),
         Err(failure) => failure.answer(&caller),
     }
@@ -286,10 +284,10 @@ pub async fn show(
 pub async fn stream(
     State(daemon): State<Arc<Daemon>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Response {
-    let followed = find(&daemon, &caller, &id).and_then(|task| {
+    let followed = find(&daemon, &caller, &id).await.and_then(|task| {
         let from = last_event_id(&headers)?;
         let forecast = daemon.forecast(&task);
         streamed(&daemon, &task, forecast, from)
@@ -298,23 +296,24 @@ pub async fn stream(
 }
 
 /// `GET /v1/tasks/{id}/receipt`: signed.
-pub async fn receipt(
-    State(daemon): State<Arc<Daemon>>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Response {
-    let signed = find(&daemon, &caller, &id).and_then(|task| match task.transcript.terminal() {
-        Some(Terminal::End(end)) => daemon
-            .sign(&unsigned(&end["receipt"]))
-            .ok_or_else(|| ErrorBody::new(Code::Internal, "the daemon has no receipt key").into()),
-        Some(Terminal::Error(_)) => {
-            Err(not_found("receipt: the task has not finished well").into())
-        }
-        None => Err(ErrorBody::new(Code::Conflict, "the task has not ended yet")
-            .with_reason("not_ended")
-            .with_hint("follow its stream, then ask again")
-            .into()),
-    });
+pub async fn receipt(State(daemon): State<Arc<Daemon>>, caller: Caller, Id(id): Id) -> Response {
+    let signed =
+        find(&daemon, &caller, &id)
+            .await
+            .and_then(|task| match task.transcript.terminal() {
+                Some(Terminal::End(end)) => {
+                    daemon.sign(&unsigned(&end["receipt"])).ok_or_else(|| {
+                        ErrorBody::new(Code::Internal, "the daemon has no receipt key").into()
+                    })
+                }
+                Some(Terminal::Error(_)) => {
+                    Err(not_found("receipt: the task has not finished well").into())
+                }
+                None => Err(ErrorBody::new(Code::Conflict, "the task has not ended yet")
+                    .with_reason("not_ended")
+                    .with_hint("follow its stream, then ask again")
+                    .into()),
+            });
     match signed {
         Ok(receipt) => json_response(StatusCode::OK, &receipt),
         Err(failure) => failure.answer(&caller),
@@ -332,18 +331,14 @@ fn unsigned(receipt: &Value) -> Value {
 }
 
 /// `POST /v1/tasks/{id}/cancel` (ORCH-2003): after the 204 no reader gets another token.
-pub async fn cancel(
-    State(daemon): State<Arc<Daemon>>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Response {
-    let canceled = caller
-        .must_submit()
-        .map_err(Failure::from)
-        .and_then(|()| find(&daemon, &caller, &id));
-    match canceled {
+pub async fn cancel(State(daemon): State<Arc<Daemon>>, caller: Caller, Id(id): Id) -> Response {
+    let found = match caller.must_submit() {
+        Ok(()) => find(&daemon, &caller, &id).await,
+        Err(body) => Err(body.into()),
+    };
+    match found {
         Ok(task) => {
-            daemon.cancel(&task);
+            daemon.cancel(&task).await;
             no_content()
         }
         Err(failure) => failure.answer(&caller),
@@ -351,11 +346,7 @@ pub async fn cancel(
 }
 
 /// `GET /v1/sessions/{id}` (ORCH-2004).
-pub async fn session(
-    State(daemon): State<Arc<Daemon>>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Response {
+pub async fn session(State(daemon): State<Arc<Daemon>>, caller: Caller, Id(id): Id) -> Response {
     let view = key(&caller, &id).and_then(|key| {
         daemon
             .session_view(&key.tenant, key.id)
@@ -371,7 +362,7 @@ pub async fn session(
 pub async fn close_session(
     State(daemon): State<Arc<Daemon>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Response {
     let closed = caller
         .must_submit()
