@@ -23,8 +23,8 @@ from orchqueue.events import Token
 if TYPE_CHECKING:
     from orchqueue.client import AsyncClient
 
-#: How often a request is submitted again to reach a replica that has not served it.
-ROUNDS = 4
+#: How often a request is submitted to reach a replica that has not served it; each time with more copies.
+ROUNDS = 6
 #: Copies of one request at once, also where a set has more replicas.
 MOST_COPIES = 8
 #: Divergences whose streams are fetched for the picture; more of them tell nothing new.
@@ -198,9 +198,11 @@ async def _check_case(client: AsyncClient, case: Case, report: SetReport) -> Non
 
 async def _decodes(client: AsyncClient, case: Case, target: Target) -> list[Decode]:
     """At least two decodes, until every replica of the set has served one or the rounds are up."""
-    copies = min(max(2, len(target.replicas)), MOST_COPIES)
+    fewest = min(max(2, len(target.replicas)), MOST_COPIES)
     decodes: list[Decode] = []
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
+        # On a busy machine the first copy may be done before the second one arrives: more of them overlap.
+        copies = min(fewest * number, MOST_COPIES)
         tasks = [client.run(**case.fields(), **target.fields()) for _ in range(copies)]
         # All copies are awaited, whatever becomes of one: none is left behind on a replica.
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -208,7 +210,7 @@ async def _decodes(client: AsyncClient, case: Case, target: Target) -> list[Deco
             if isinstance(answer, BaseException):
                 raise answer
             decodes.append(decode_of(answer))
-        if len({one.replica_id for one in decodes}) >= min(copies, len(target.replicas)):
+        if len({one.replica_id for one in decodes}) >= min(fewest, len(target.replicas)):
             break
     return decodes
 
