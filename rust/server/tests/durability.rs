@@ -281,9 +281,10 @@ fn a_resubmission_beside_a_lookup_is_no_conflict() {
             }
         });
         if let Err(e) = rt.block_on(submit(&d, &body, Door::OneTrip))
-            && e.contains("CONFLICT") {
-                conflicts += 1;
-            }
+            && e.contains("CONFLICT")
+        {
+            conflicts += 1;
+        }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         looker.join().unwrap();
     }
