@@ -125,6 +125,7 @@ def _machine() -> dict[str, str]:
         "cores": f"{os.cpu_count()}; core 0 for the gateway, core 1 for engine and clients",
         "kernel": platform.release().partition("-")[0],
         "Python": platform.python_version(),
+        "priority": f"nice {os.nice(0)}",
     }
 
 
