@@ -14,7 +14,7 @@ use std::time::Instant;
 use orchqueue_core::{
     Action, AttemptEnd, ClassConfig, ClassNo, Config, FullPolicy, Input, PoolNo, PoolSpec,
     PoolState, ReplicaNo, ReplicaSpec, Scheduler, SetNo, TaskNo, TaskSpec, TenantNo, Time,
-    Timeouts,
+    Timeouts, TokenPrices,
 };
 
 const POOL: PoolNo = PoolNo(0);
@@ -33,6 +33,7 @@ fn scheduler(replicas: u32, slots: u32) -> Scheduler {
         session_max_turns: 8,
         max_attempts: 3,
         reclaim_ms: 10_000,
+        prices: TokenPrices::default(),
     });
     let timeouts = Timeouts {
         first_token_ms: 120_000,
@@ -59,10 +60,10 @@ fn scheduler(replicas: u32, slots: u32) -> Scheduler {
     scheduler
 }
 
-fn submit(no: u64) -> Input {
+fn submit(no: u64, tenants: u64) -> Input {
     Input::Submit(Box::new(TaskSpec {
         task: TaskNo(no),
-        tenant: TenantNo((no % 100) as u32),
+        tenant: TenantNo((no * 7919 % tenants) as u32),
         class: ClassNo((no % 2) as u8),
         session: None,
         eligible: vec![POOL],
@@ -85,7 +86,12 @@ fn finish(start: &Action) -> Option<Input> {
         tokens_in: 100,
         tokens_out: 256,
     };
-    Some(Input::AttemptEnded { task, attempt, end })
+    Some(Input::AttemptEnded {
+        task,
+        attempt,
+        end,
+        tokens_out: 256,
+    })
 }
 
 fn ns_each(since: Instant, count: u64) -> u128 {
@@ -97,7 +103,7 @@ fn unloaded(replicas: u32) {
     let mut scheduler = scheduler(replicas, 4);
     let (mut deciding, mut finishing) = (0, 0);
     for no in 0..ROUNDS {
-        let input = submit(no);
+        let input = submit(no, 100);
         let started = Instant::now();
         let actions = scheduler.handle(Time(2 + no), input);
         deciding += started.elapsed().as_nanos();
@@ -118,18 +124,18 @@ fn unloaded(replicas: u32) {
 }
 
 /// A queue of constant length: every finish places the next task, every submit queues one.
-fn loaded(queued: u64) {
+fn loaded(queued: u64, tenants: u64) {
     let mut scheduler = scheduler(16, 4);
     let mut starts = Vec::new();
     let filling = Instant::now();
     for no in 0..queued + 64 {
-        starts.extend(scheduler.handle(Time(2), submit(no)));
+        starts.extend(scheduler.handle(Time(2), submit(no, tenants)));
     }
     let filled = ns_each(filling, queued + 64);
     let mut running: std::collections::VecDeque<Input> = starts.iter().filter_map(finish).collect();
     let cycling = Instant::now();
     for no in 0..ROUNDS {
-        scheduler.handle(Time(3 + no), submit(queued + 64 + no));
+        scheduler.handle(Time(3 + no), submit(queued + 64 + no, tenants));
         if let Some(end) = running.pop_front() {
             let actions = scheduler.handle(Time(3 + no), end);
             running.extend(actions.iter().filter_map(finish));
@@ -149,7 +155,7 @@ fn loaded(queued: u64) {
     }
     let canceled = ns_each(canceling, ROUNDS.min(queued));
     println!(
-        "{queued:>8} queued: fill {filled} ns, submit and finish and place the next {cycled} ns, \
+        "{queued:>8} queued, {tenants:>5} tenants: fill {filled} ns, submit and finish and place the next {cycled} ns, \
          position {asked} ns ({known} known), cancel {canceled} ns"
     );
 }
@@ -165,7 +171,7 @@ fn memory() {
     let mut scheduler = scheduler(1, 1);
     let before = resident_mib();
     for no in 0..1_000_000 {
-        scheduler.handle(Time(2), submit(no));
+        scheduler.handle(Time(2), submit(no, 10_000));
     }
     println!(
         "1000000 queued with a deadline: {} MiB",
@@ -177,7 +183,13 @@ fn main() {
     memory();
     unloaded(1);
     unloaded(64);
-    for queued in [1_000, 100_000, 1_000_000] {
-        loaded(queued);
+    for (queued, tenants) in [
+        (1_000, 1),
+        (1_000, 100),
+        (100_000, 100),
+        (1_000_000, 100),
+        (1_000_000, 10_000),
+    ] {
+        loaded(queued, tenants);
     }
 }

@@ -1,13 +1,13 @@
 //! Admission: whether a new task is taken, which pool it is bound to and what its client is told.
 
 use crate::api::{Action, ClassNo, EndReason, Forecast, PoolNo, Refusal, TaskNo, TaskSpec, Time};
-use crate::fairness::Need;
+use crate::fairness::{Flow, Need};
 use crate::fleet::Known;
 use crate::pools::Pool;
 use crate::queue::Room;
 use crate::scheduler::Scheduler;
 use crate::state::{Event, Unexpected};
-use crate::tasks::{Task, expected_tokens};
+use crate::tasks::{Claim, Task, expected_tokens};
 use crate::timers::Timer;
 
 /// What is done to take a task in.
@@ -80,23 +80,36 @@ impl Scheduler {
         if !self.admitting {
             return Err(Refusal::ShuttingDown.into());
         }
-        let need = fresh_need(spec);
-        let pool = self.bind(spec, need)?;
+        let claim = self.claim(spec);
+        let pool = self.bind(spec, claim)?;
         if let Some(key) = spec.session
             && !spec.recovered
             && !self.sessions.has_turn(self.now, key)
         {
             return Err(Refusal::SessionTurnsExhausted.into());
         }
-        self.check_deadline(spec, pool, need)?;
-        if spec.recovered || self.fleet.can_place(pool, need) {
+        self.check_deadline(spec, pool, claim)?;
+        if spec.recovered || self.fleet.can_place(pool, claim.need) {
             return Ok(Plan { pool, evict: None });
         }
-        self.find_room(spec, pool, need)
+        self.find_room(pool, claim)
+    }
+
+    fn claim(&self, spec: &TaskSpec) -> Claim {
+        let tenant = spec.tenant;
+        let weight = self.weights.get(&tenant).copied().unwrap_or(1);
+        Claim {
+            class: spec.class,
+            flow: Flow { tenant, weight },
+            need: Need {
+                strict: spec.strict || spec.strict_explicit,
+                set: None,
+            },
+        }
     }
 
     /// The pool that the task is bound to: the one among its pools that would start it first.
-    fn bind(&self, spec: &TaskSpec, need: Need) -> Result<PoolNo, Refusal> {
+    fn bind(&self, spec: &TaskSpec, claim: Claim) -> Result<PoolNo, Refusal> {
         let known = |no: &PoolNo| self.pools.get(no).filter(|pool| pool.exists());
         if !spec.eligible.iter().any(|no| known(no).is_some()) {
             return Err(Refusal::PoolUnavailable);
@@ -109,19 +122,15 @@ impl Scheduler {
             return Err(Refusal::PoolUnready);
         }
         if !spec.strict && !spec.strict_explicit {
-            return self
-                .earliest(open(), spec.class, need)
-                .ok_or(Refusal::PoolUnready);
+            return self.earliest(open(), claim).ok_or(Refusal::PoolUnready);
         }
         // A pool without any replica is being started or repaired: what will come is not known yet.
-        let could = |no: &PoolNo| self.fleet.knows(*no, need) != Known::Others;
-        let fitting = self.earliest(open().filter(could), spec.class, need);
+        let could = |no: &PoolNo| self.fleet.knows(*no, claim.need) != Known::Others;
+        let fitting = self.earliest(open().filter(could), claim);
         match fitting {
             Some(pool) => Ok(pool),
             None if spec.strict_explicit => Err(Refusal::NoReproducibleReplica),
-            None => self
-                .earliest(open(), spec.class, need)
-                .ok_or(Refusal::PoolUnready),
+            None => self.earliest(open(), claim).ok_or(Refusal::PoolUnready),
         }
     }
 
@@ -129,23 +138,23 @@ impl Scheduler {
     pub(crate) fn earliest(
         &self,
         pools: impl Iterator<Item = PoolNo>,
-        class: ClassNo,
-        need: Need,
+        claim: Claim,
     ) -> Option<PoolNo> {
-        pools.min_by_key(|no| self.prospect(*no, class, need))
+        pools.min_by_key(|no| self.prospect(*no, claim))
     }
 
-    fn prospect(&self, no: PoolNo, class: ClassNo, need: Need) -> Prospect {
-        if self.fleet.can_place(no, need) {
+    fn prospect(&self, no: PoolNo, claim: Claim) -> Prospect {
+        if self.fleet.can_place(no, claim.need) {
             return Prospect::Now;
         }
         let Some(pool) = self.pools.get(&no) else {
             return Prospect::Full;
         };
-        if pool.queue.room(class) == Room::Full {
+        if pool.queue.room(claim.class, claim.flow.tenant) == Room::Full {
             return Prospect::Full;
         }
-        let (ahead, slots) = (pool.queue.next_position(class), self.fleet.ready_slots(no));
+        let ahead = pool.queue.next_position(claim.class, claim.flow);
+        let slots = self.fleet.ready_slots(no);
         if slots == 0 {
             return Prospect::Unknown(ahead);
         }
@@ -153,29 +162,30 @@ impl Scheduler {
         Prospect::After(pool.service.start_us(ahead, slots).unwrap_or_else(guess))
     }
 
-    fn check_deadline(&self, spec: &TaskSpec, no: PoolNo, need: Need) -> Result<(), Rejection> {
+    fn check_deadline(&self, spec: &TaskSpec, no: PoolNo, claim: Claim) -> Result<(), Rejection> {
         let (Some(deadline), Some(pool), false) =
             (spec.deadline, self.pools.get(&no), spec.recovered)
         else {
             return Ok(());
         };
-        let start_us = self.start_us(no, pool.queue.next_position(spec.class), need);
+        let ahead = pool.queue.next_position(claim.class, claim.flow);
+        let start_us = self.start_us(no, ahead, claim.need);
         let busy_us = pool.service.busy_us(expected_tokens(spec));
         let needed_us = start_us.unwrap_or(0).saturating_add(busy_us.unwrap_or(0));
         if self.now < deadline && self.now.0.saturating_add(needed_us) <= deadline.0 {
             return Ok(());
         }
         Err(Rejection {
-            forecast: self.forecast_new(no, spec.class, need),
+            forecast: self.forecast_new(no, claim),
             ..Refusal::DeadlineUnmet.into()
         })
     }
 
-    fn find_room(&self, spec: &TaskSpec, no: PoolNo, need: Need) -> Result<Plan, Rejection> {
+    fn find_room(&self, no: PoolNo, claim: Claim) -> Result<Plan, Rejection> {
         let Some(pool) = self.pools.get(&no) else {
             return Err(Refusal::PoolUnavailable.into());
         };
-        match pool.queue.room(spec.class) {
+        match pool.queue.room(claim.class, claim.flow.tenant) {
             Room::Free => Ok(Plan {
                 pool: no,
                 evict: None,
@@ -185,11 +195,11 @@ impl Scheduler {
                 evict: Some(task),
             }),
             Room::Full => Err(Rejection {
-                refusal: Refusal::QueueFull(pool.queue.policy(spec.class)),
+                refusal: Refusal::QueueFull(pool.queue.policy(claim.class)),
                 retry_after_ms: pool
                     .service
-                    .retry_after_ms(self.fleet.ready_slots(no), pool.queue.share(spec.class)),
-                forecast: self.forecast_new(no, spec.class, need),
+                    .retry_after_ms(self.fleet.ready_slots(no), pool.queue.share(claim.class)),
+                forecast: self.forecast_new(no, claim),
             }),
         }
     }
@@ -211,8 +221,9 @@ impl Scheduler {
             let reason = EndReason::Refused(Refusal::Evicted(policy));
             self.conclude(evicted, Event::Dropped, reason, out)?;
         }
-        let forecast = self.forecast_new(pool, spec.class, fresh_need(spec));
-        let mut task = Task::new(spec, pool, self.now);
+        let claim = self.claim(spec);
+        let forecast = self.forecast_new(pool, claim);
+        let mut task = Task::new(spec, claim.flow.weight, pool, self.now);
         if let Some(key) = spec.session {
             task.session = Some(self.sessions.admit(self.now, key));
         }
@@ -235,8 +246,8 @@ impl Scheduler {
     }
 
     /// What a task that arrives now would be told.
-    fn forecast_new(&self, no: PoolNo, class: ClassNo, need: Need) -> Forecast {
-        if self.fleet.can_place(no, need) {
+    fn forecast_new(&self, no: PoolNo, claim: Claim) -> Forecast {
+        if self.fleet.can_place(no, claim.need) {
             return Forecast {
                 position: 0,
                 start_ms: Some(0),
@@ -245,8 +256,8 @@ impl Scheduler {
         let ahead = self
             .pools
             .get(&no)
-            .map_or(0, |pool| pool.queue.next_position(class));
-        self.forecast(no, ahead, need)
+            .map_or(0, |pool| pool.queue.next_position(claim.class, claim.flow));
+        self.forecast(no, ahead, claim.need)
     }
 
     pub(crate) fn forecast(&self, no: PoolNo, ahead: usize, need: Need) -> Forecast {
@@ -303,11 +314,4 @@ impl Scheduler {
 /// The first moment later than `time`.
 fn after(time: Time) -> Time {
     Time(time.0.saturating_add(1))
-}
-
-fn fresh_need(spec: &TaskSpec) -> Need {
-    Need {
-        strict: spec.strict || spec.strict_explicit,
-        set: None,
-    }
 }

@@ -49,11 +49,13 @@ pub struct AttemptNo(pub u32);
 /// What happens when the queue of a class is full (ORCH-3005).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullPolicy {
-    /// Refuse the new task.
+    /// Refuse the new task, unless its tenant has less than its share of the places: then the newest queued
+    /// task of the tenant with the most gives way.
     Reject,
-    /// End the oldest queued task with `QUEUE_FULL_DROP_LRU`, take the new one.
+    /// End the oldest queued task of the tenant with the most, take the new one.
     DropLru,
-    /// End the newest queued task of a lower class of the same pool; refuse when there is none.
+    /// End the newest queued task of a lower class of the same pool, of the tenant with the most there; with
+    /// none, as `Reject`.
     ShedLowPriority,
 }
 
@@ -69,6 +71,23 @@ pub struct ClassConfig {
     pub max_wait_ms: Option<u64>,
 }
 
+/// What a token costs in the account of its tenant (fairness inside a class).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenPrices {
+    pub input: u32,
+    pub output: u32,
+}
+
+impl Default for TokenPrices {
+    /// A token that is decoded costs two that are read.
+    fn default() -> Self {
+        Self {
+            input: 1,
+            output: 2,
+        }
+    }
+}
+
 /// What holds for the whole scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -81,6 +100,7 @@ pub struct Config {
     pub max_attempts: u32,
     /// How long a slot may be reclaiming before its replica must be probed.
     pub reclaim_ms: u64,
+    pub prices: TokenPrices,
 }
 
 /// Timeouts of one attempt, queue time excluded (ORCH-3016).
@@ -185,15 +205,23 @@ pub enum Input {
         at: Time,
         tokens_out: u32,
     },
+    /// `tokens_out` are those that the attempt brought, however it ended; they are charged.
     AttemptEnded {
         task: TaskNo,
         attempt: AttemptNo,
         end: AttemptEnd,
+        tokens_out: u32,
     },
     /// The adapter's rule says that the engine is idle again after a stop.
     SlotIdle {
         replica: ReplicaNo,
         task: TaskNo,
+    },
+    /// The tenant's share of a class under contention, relative to the other tenants' weights; 1 for a tenant
+    /// that is never set. It holds for tasks that are submitted from now on.
+    TenantSet {
+        tenant: TenantNo,
+        weight: u32,
     },
     /// A session is ended by its owner.
     SessionClosed(SessionKey),
@@ -207,7 +235,8 @@ pub enum Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     QueueFull(FullPolicy),
-    /// Gave way to another task (drop-lru or shed-low-priority).
+    /// Gave way to another task: by drop-lru, by shed-low-priority, or because its tenant had more than its
+    /// share of a full queue.
     Evicted(FullPolicy),
     /// The pool is draining or failed.
     PoolUnready,

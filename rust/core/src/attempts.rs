@@ -1,10 +1,12 @@
 //! The attempts: start, progress, watchdog, every way to end (a cancel: ORCH-3026), and the way back to the
 //! queue.
 
+use crate::accounts::Debt;
 use crate::api::{
     Action, AttemptEnd, AttemptNo, EndReason, PoolNo, Refusal, ReplicaNo, StopReason, TaskNo, Time,
     TimeoutKind,
 };
+use crate::fairness::Cost;
 use crate::fleet::{Known, Permit, Stopped};
 use crate::pools::Pool;
 use crate::scheduler::Scheduler;
@@ -35,13 +37,14 @@ impl Scheduler {
         if !placed {
             return Ok(false);
         }
+        let input = Cost::new(self.config.prices, task.tokens_in, 0);
         task.attempts = attempt.0;
         task.set = task.set.or(self.fleet.set_of(replica));
         if let Some(slot) = task.session {
             self.sessions.placed(slot, replica);
         }
         if let Some(pool) = self.pools.get_mut(&pool) {
-            pool.queue.serve(class, &entry);
+            pool.queue.serve(class, &entry, input);
             pool.running += 1;
             let first_ms = pool.timeouts.first_token_ms.min(pool.timeouts.wall_ms);
             self.watch_task(no, now.plus_ms(first_ms));
@@ -64,6 +67,7 @@ impl Scheduler {
         if !self.runs(no, number) || tokens_out == 0 {
             return Ok(());
         }
+        self.charge_output(no, tokens_out);
         let now = self.now;
         let Some(task) = self.tasks.get_mut(no) else {
             return Ok(());
@@ -159,6 +163,12 @@ impl Scheduler {
         };
         let pool = task.pool;
         let goes_on = self.outlives(task, reason);
+        let debt = Some(Debt {
+            pool,
+            class: task.class,
+            flow: task.flow,
+            tokens_charged: task.tokens_charged,
+        });
         if let Some(attempt) = task.state.attempt() {
             out.push(Action::Stop {
                 task: no,
@@ -181,7 +191,8 @@ impl Scheduler {
         if let Some(attempt) = attempt {
             let until = self.now.plus_ms(self.config.reclaim_ms);
             let stopped = (no, attempt.number);
-            if self.fleet.reclaim(attempt.permit, stopped, until) {
+            let debt = debt.filter(|_| !goes_on);
+            if self.fleet.reclaim(attempt.permit, stopped, (until, debt)) {
                 self.timers.set(until, Timer::Reclaim(stopped));
             }
             self.attempt_closed(pool);
@@ -214,8 +225,13 @@ impl Scheduler {
             return Ok(());
         }
         let (event, reason) = match *end {
-            AttemptEnd::Finished { tokens_out, .. } => {
+            AttemptEnd::Finished {
+                tokens_in,
+                tokens_out,
+            } => {
                 self.observe(no, tokens_out);
+                self.charge_output(no, tokens_out);
+                self.settle_account(no, tokens_in);
                 (Event::Finished, EndReason::Finished)
             }
             AttemptEnd::Refused => (Event::Failed, EndReason::EngineRefused),
@@ -383,7 +399,7 @@ impl Scheduler {
         self.forget_if_removed(no);
     }
 
-    fn runs(&self, no: TaskNo, number: AttemptNo) -> bool {
+    pub(crate) fn runs(&self, no: TaskNo, number: AttemptNo) -> bool {
         self.tasks
             .get(no)
             .and_then(|task| task.state.attempt())

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::accounts::Debt;
 use crate::api::{AttemptNo, PoolNo, ReplicaNo, ReplicaSpec, ReplicaView, SetNo, TaskNo, Time};
 use crate::fairness::Need;
 use crate::placement::{Candidate, FreeSlots};
@@ -80,6 +81,7 @@ fn load(held: u32, slots: u32) -> u32 {
 struct Reclaim {
     permit: Permit,
     until: Time,
+    debt: Option<Debt>,
 }
 
 /// An attempt that was stopped. A task may have several: it goes on while the slots of earlier attempts are
@@ -210,7 +212,12 @@ impl Fleet {
     }
 
     /// The slot is free once the engine is idle. False if there is nothing to wait for, the replica being gone.
-    pub fn reclaim(&mut self, permit: Permit, stopped: Stopped, until: Time) -> bool {
+    pub fn reclaim(
+        &mut self,
+        permit: Permit,
+        stopped: Stopped,
+        (until, debt): (Time, Option<Debt>),
+    ) -> bool {
         if self.health(permit.replica) == Some(Health::Gone) {
             self.give_back(permit);
             return false;
@@ -219,7 +226,12 @@ impl Fleet {
             r.in_flight -= 1;
             r.reclaiming += 1;
         });
-        self.reclaims.insert(stopped, Reclaim { permit, until });
+        let reclaim = Reclaim {
+            permit,
+            until,
+            debt,
+        };
+        self.reclaims.insert(stopped, reclaim);
         true
     }
 
@@ -228,6 +240,12 @@ impl Fleet {
         self.reclaims
             .get(&stopped)
             .map(|reclaim| (reclaim.permit.replica, reclaim.until))
+    }
+
+    /// What is still to be charged for the stopped attempt of a task that has ended; taken, so that it is
+    /// charged once.
+    pub fn take_debt(&mut self, stopped: Stopped) -> Option<Debt> {
+        self.reclaims.get_mut(&stopped)?.debt.take()
     }
 
     /// The task's stopped attempt whose slot on this replica is being reclaimed, the earliest if there are more.
@@ -416,7 +434,7 @@ mod tests {
     fn a_stopped_slot_is_held_until_the_engine_is_idle() {
         let mut fleet = fleet(&[1]);
         let permit = fleet.take(ReplicaNo(1)).unwrap();
-        assert!(fleet.reclaim(permit, (TaskNo(9), AttemptNo(1)), Time(5)));
+        assert!(fleet.reclaim(permit, (TaskNo(9), AttemptNo(1)), (Time(5), None)));
         assert!(!fleet.can_place(POOL, ANY));
         assert_eq!(fleet.view(ReplicaNo(1)).unwrap().reclaiming, 1);
         assert_eq!(fleet.stopped_at(ReplicaNo(2), TaskNo(9)), None);
@@ -431,7 +449,7 @@ mod tests {
     fn a_probe_is_asked_for_once_and_ready_frees_stopped_slots() {
         let mut fleet = fleet(&[1]);
         let permit = fleet.take(ReplicaNo(1)).unwrap();
-        fleet.reclaim(permit, (TaskNo(9), AttemptNo(1)), Time(5));
+        fleet.reclaim(permit, (TaskNo(9), AttemptNo(1)), (Time(5), None));
         fleet.ready(ReplicaNo(1));
         assert_eq!(fleet.reclaiming(), 1, "it was ready all the time");
         assert!(fleet.suspect(ReplicaNo(1)));

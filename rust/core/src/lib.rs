@@ -14,6 +14,7 @@
 //!     session_max_turns: 8,
 //!     max_attempts: 3,
 //!     reclaim_ms: 10_000,
+//!     prices: TokenPrices::default(),
 //! });
 //! let (pool, replica, now) = (PoolNo(0), ReplicaNo(0), Time(1));
 //! let timeouts = Timeouts { first_token_ms: 120_000, idle_ms: 5_000, wall_ms: 600_000 };
@@ -39,20 +40,22 @@
 //! assert!(matches!(actions[..], [Action::Admitted { .. }, Action::Start { attempt: AttemptNo(1), .. }]));
 //! ```
 //!
-//! One idea per module: `state` (the table of transitions), `tasks` (the records), `queue` and `fairness` (who
-//! waits and who is next), `ranked` (a sorted set that knows ranks), `fleet` and `placement` (slots, permits and
-//! the best replica), `session`, `deadline` (the forecast), `timers` (watchdogs), `pools`; `admission`,
-//! `attempts` and `scheduler` put them together. The README beside this crate has the diagrams and the rules
+//! One idea per module: `state` (the table of transitions), `tasks` (the records), `queue`, `fairness`
+//! and `stride` (who waits and who is next), `lengths` and `ranked` (sets that know sums and ranks), `fleet` and `placement` (slots, permits and
+//! the best replica), `session`, `deadline` (the forecast), `timers` (watchdogs), `pools`; `accounts`,
+//! `admission`, `attempts` and `scheduler` put them together. The README beside this crate has the diagrams and the rules
 //! for the caller.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod accounts;
 mod admission;
 mod api;
 mod attempts;
 mod deadline;
 mod fairness;
 mod fleet;
+mod lengths;
 mod placement;
 mod pools;
 mod queue;
@@ -60,6 +63,7 @@ mod ranked;
 mod scheduler;
 mod session;
 mod state;
+mod stride;
 mod tasks;
 mod timers;
 

@@ -130,13 +130,13 @@ impl Scheduler {
         let Some(task) = self.tasks.get(no) else {
             return Ok(());
         };
-        let (from, class, entry) = (task.pool, task.class, task.entry(no));
+        let (from, claim, entry) = (task.pool, task.claim(), task.entry(no));
         let others = task.eligible.iter().copied().filter(|other| {
             *other != from
                 && self.pools.get(other).is_some_and(Pool::admits)
                 && self.could_serve(*other, entry.need)
         });
-        let Some(to) = self.earliest(others, class, entry.need) else {
+        let Some(to) = self.earliest(others, claim) else {
             if !self.pools.get(&from).is_some_and(Pool::places) {
                 let reason = EndReason::Refused(Refusal::PoolUnavailable);
                 self.conclude(no, Event::Dropped, reason, out)?;
@@ -144,10 +144,10 @@ impl Scheduler {
             return Ok(());
         };
         if let Some(pool) = self.pools.get_mut(&from) {
-            pool.queue.remove(class, &entry);
+            pool.queue.remove(claim.class, &entry);
         }
         if let Some(pool) = self.pools.get_mut(&to) {
-            pool.queue.push(class, &entry);
+            pool.queue.push(claim.class, &entry);
         }
         if let Some(task) = self.tasks.get_mut(no) {
             task.pool = to;

@@ -1,12 +1,17 @@
 //! The bounded queue of one pool: one order per class, the bounds, the three policies for a full queue and
 //! the choice of the next task (ORCH-3004, ORCH-3005).
 //!
+//! A full queue stays fair. A tenant that has less than the capacity divided by the tenants that wait is taken in:
+//! the newest task of the tenant with the most gives way. With `DropLru` the oldest of that tenant does, and of
+//! the new task's own tenant if none has more. With one tenant both are the plain policies.
+//!
 //! Bounds. A class holds at most its capacity. With `ShedLowPriority` it may hold more, but only in places it
 //! took from lower classes: the pool never admits above the sum of the capacities. Tasks that were accepted
 //! before (recovered, returned from an attempt, moved from another pool) are always taken in.
 
-use crate::api::{ClassConfig, ClassNo, FullPolicy, TaskNo, Time};
-use crate::fairness::{Entry, Need, Order, Stride};
+use crate::api::{ClassConfig, ClassNo, FullPolicy, TaskNo, TenantNo, Time};
+use crate::fairness::{Cost, Entry, Flow, Need, Order};
+use crate::stride::Stride;
 
 /// Whether one more task may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,33 @@ pub(crate) enum Room {
 struct ClassQueue {
     config: ClassConfig,
     order: Order,
+}
+
+impl ClassQueue {
+    /// The task that gives way to one of a tenant that has less than its share of the places.
+    fn over_share(&self, tenant: TenantNo) -> Option<TaskNo> {
+        let length = self.order.length(tenant);
+        let flows = self.order.backlogged() + usize::from(length == 0);
+        let (longest, most) = self.order.longest()?;
+        let below = length.saturating_mul(flows) < self.config.capacity;
+        if below && most > length {
+            self.order.newest_fresh(longest)
+        } else {
+            None
+        }
+    }
+
+    /// The oldest task of the tenant with the most.
+    fn least_recent(&self, tenant: TenantNo) -> Option<TaskNo> {
+        let (longest, most) = self.order.longest()?;
+        let own = self.order.length(tenant) >= most;
+        self.order.oldest_fresh(if own { tenant } else { longest })
+    }
+
+    fn shed(&self) -> Option<TaskNo> {
+        let (longest, _) = self.order.longest()?;
+        self.order.newest_fresh(longest)
+    }
 }
 
 /// See the module's header.
@@ -70,14 +102,23 @@ impl PoolQueue {
         }
     }
 
-    /// Takes a task out because it is served: its class is charged.
-    pub fn serve(&mut self, class: ClassNo, entry: &Entry) {
-        self.remove(class, entry);
+    /// Takes a task out because it is served: its class is charged, and its flow for the input.
+    pub fn serve(&mut self, class: ClassNo, entry: &Entry, input: Cost) {
+        if let Some(queue) = self.classes.get_mut(usize::from(class.0)) {
+            queue.order.serve(entry, input);
+        }
         self.stride.charge(class);
     }
 
+    /// The order that keeps the accounts of a class.
+    pub fn accounts(&mut self, class: ClassNo) -> Option<&mut Order> {
+        self.classes
+            .get_mut(usize::from(class.0))
+            .map(|queue| &mut queue.order)
+    }
+
     /// Whether a new task of `class` may wait, and who gives way for it.
-    pub fn room(&self, class: ClassNo) -> Room {
+    pub fn room(&self, class: ClassNo, tenant: TenantNo) -> Room {
         let Some(queue) = self.class(class) else {
             return Room::Full;
         };
@@ -87,17 +128,18 @@ impl PoolQueue {
             return Room::Free;
         }
         let evicted = match queue.config.full_policy {
-            FullPolicy::Reject => None,
-            FullPolicy::DropLru => queue.order.oldest_fresh(),
+            FullPolicy::Reject => queue.over_share(tenant),
+            FullPolicy::DropLru => queue.least_recent(tenant),
             FullPolicy::ShedLowPriority => self.classes[usize::from(class.0) + 1..]
                 .iter()
                 .rev()
-                .find_map(|lower| lower.order.newest_fresh()),
+                .find_map(ClassQueue::shed)
+                .or_else(|| queue.over_share(tenant)),
         };
         evicted.map_or(Room::Full, Room::Evict)
     }
 
-    /// The next task among those whose need can be met: first a class whose oldest such task has waited
+    /// The next task among those whose need can be met: first a class whose next such task has waited
     /// longer than `max_wait_ms` (the longest overdue one), then by share.
     pub fn pick(
         &self,
@@ -136,8 +178,11 @@ impl PoolQueue {
     }
 
     /// How many tasks of this pool would be dispatched before a new one.
-    pub fn next_position(&self, class: ClassNo) -> usize {
-        self.ahead(class, self.len(class))
+    pub fn next_position(&self, class: ClassNo, flow: Flow) -> usize {
+        let rank = self
+            .class(class)
+            .map_or(0, |queue| queue.order.ahead_of_new(flow));
+        self.ahead(class, rank)
     }
 
     /// The part of the dispatches that the class gets while the classes that wait now go on waiting, as
@@ -185,7 +230,8 @@ fn class_no(index: usize) -> ClassNo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::TenantNo;
+
+    const TENANT: TenantNo = TenantNo(0);
 
     fn class(capacity: usize, full_policy: FullPolicy) -> ClassConfig {
         ClassConfig {
@@ -199,7 +245,10 @@ mod tests {
     fn entry(task: u64) -> Entry {
         Entry {
             task: TaskNo(task),
-            flow: TenantNo(0),
+            flow: Flow {
+                tenant: TENANT,
+                weight: 1,
+            },
             need: Need {
                 strict: false,
                 set: None,
@@ -213,9 +262,9 @@ mod tests {
     #[test]
     fn a_full_queue_with_reject_has_no_room() {
         let mut queue = PoolQueue::new(&[class(1, FullPolicy::Reject)]);
-        assert_eq!(queue.room(HIGH), Room::Free);
+        assert_eq!(queue.room(HIGH, TENANT), Room::Free);
         queue.push(HIGH, &entry(1));
-        assert_eq!(queue.room(HIGH), Room::Full);
+        assert_eq!(queue.room(HIGH, TENANT), Room::Full);
     }
 
     #[test]
@@ -223,13 +272,55 @@ mod tests {
         let mut queue = PoolQueue::new(&[class(2, FullPolicy::DropLru)]);
         queue.push(HIGH, &entry(1));
         queue.push(HIGH, &entry(2));
-        assert_eq!(queue.room(HIGH), Room::Evict(TaskNo(1)));
+        assert_eq!(queue.room(HIGH, TENANT), Room::Evict(TaskNo(1)));
+    }
+
+    fn of_tenant(tenant: u32, task: u64) -> Entry {
+        let tenant = TenantNo(tenant);
+        let flow = Flow { tenant, weight: 1 };
+        Entry {
+            flow,
+            ..entry(task)
+        }
+    }
+
+    #[test]
+    fn a_flood_gives_way_to_a_tenant_below_its_share() {
+        let mut queue = PoolQueue::new(&[class(4, FullPolicy::Reject)]);
+        for task in 1..=4 {
+            queue.push(HIGH, &of_tenant(0, task));
+        }
+        assert_eq!(queue.room(HIGH, TenantNo(0)), Room::Full);
+        for (task, gives_way) in [(5, 4), (6, 3)] {
+            assert_eq!(
+                queue.room(HIGH, TenantNo(1)),
+                Room::Evict(TaskNo(gives_way))
+            );
+            queue.remove(HIGH, &of_tenant(0, gives_way));
+            queue.push(HIGH, &of_tenant(1, task));
+        }
+        assert_eq!(queue.room(HIGH, TenantNo(1)), Room::Full, "at its share");
+        assert_eq!(queue.room(HIGH, TenantNo(0)), Room::Full, "at its share");
+        assert_eq!(queue.room(HIGH, TenantNo(2)), Room::Evict(TaskNo(6)));
+    }
+
+    #[test]
+    fn drop_lru_takes_the_oldest_of_the_tenant_with_the_most() {
+        let mut queue = PoolQueue::new(&[class(4, FullPolicy::DropLru)]);
+        for (tenant, task) in [(1, 1), (0, 2), (0, 3), (0, 4)] {
+            queue.push(HIGH, &of_tenant(tenant, task));
+        }
+        assert_eq!(queue.room(HIGH, TenantNo(1)), Room::Evict(TaskNo(2)));
+        assert_eq!(queue.room(HIGH, TenantNo(2)), Room::Evict(TaskNo(2)));
+        queue.remove(HIGH, &of_tenant(0, 2));
+        queue.push(HIGH, &of_tenant(1, 5));
+        assert_eq!(queue.room(HIGH, TenantNo(1)), Room::Evict(TaskNo(1)));
     }
 
     #[test]
     fn a_capacity_of_zero_with_drop_lru_is_full() {
         let queue = PoolQueue::new(&[class(0, FullPolicy::DropLru)]);
-        assert_eq!(queue.room(HIGH), Room::Full);
+        assert_eq!(queue.room(HIGH, TENANT), Room::Full);
     }
 
     #[test]
@@ -241,13 +332,13 @@ mod tests {
         for (class, task) in [(HIGH, 1), (LOW, 2), (LOW, 3)] {
             queue.push(class, &entry(task));
         }
-        assert_eq!(queue.room(HIGH), Room::Evict(TaskNo(3)));
+        assert_eq!(queue.room(HIGH, TENANT), Room::Evict(TaskNo(3)));
         queue.remove(LOW, &entry(3));
         queue.push(HIGH, &entry(4));
-        assert_eq!(queue.room(LOW), Room::Full, "its place was taken");
+        assert_eq!(queue.room(LOW, TENANT), Room::Full, "its place was taken");
         queue.remove(LOW, &entry(2));
         queue.push(HIGH, &entry(5));
-        assert_eq!(queue.room(HIGH), Room::Full, "nobody lower is left");
+        assert_eq!(queue.room(HIGH, TENANT), Room::Full, "nobody lower is left");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{
     Action, ClassConfig, ClassNo, Config, EndReason, Forecast, FullPolicy, Input, PoolNo,
-    ReplicaNo, ReplicaView, SessionKey, SessionView, TaskNo, TaskView, Time,
+    ReplicaNo, ReplicaView, SessionKey, SessionView, TaskNo, TaskView, TenantNo, Time,
 };
 use crate::fleet::Fleet;
 use crate::pools::Pool;
@@ -20,6 +20,8 @@ use crate::timers::{Timer, Timers};
 /// Bounds of ORCH-3021.
 const MOST_SESSION_TTL_MS: u64 = 600_000;
 const MOST_SESSION_TURNS: u32 = 8;
+/// A tenant's weight that the accounts can still tell from others.
+const MOST_WEIGHT: u32 = 1_000_000;
 
 /// The scheduler of one daemon. It is told the time and everything that happens, and says what to do.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Scheduler {
     /// The latest moment handled; a clock that goes back does not take it along.
     pub(crate) now: Time,
     pub(crate) admitting: bool,
+    /// The weights of the tenants that have another than 1.
+    pub(crate) weights: BTreeMap<TenantNo, u32>,
     pub(crate) tasks: TaskTable,
     pub(crate) pools: BTreeMap<PoolNo, Pool>,
     pub(crate) fleet: Fleet,
@@ -60,6 +64,7 @@ impl Scheduler {
         Self {
             now: Time(0),
             admitting: true,
+            weights: BTreeMap::new(),
             tasks: TaskTable::default(),
             pools: BTreeMap::new(),
             fleet: Fleet::default(),
@@ -161,10 +166,19 @@ impl Scheduler {
                 at,
                 tokens_out,
             } => self.progress((task, attempt), at, tokens_out, out)?,
-            Input::AttemptEnded { task, attempt, end } => {
+            Input::AttemptEnded {
+                task,
+                attempt,
+                end,
+                tokens_out,
+            } => {
+                self.charge_attempt((task, attempt), tokens_out);
                 self.attempt_ended((task, attempt), &end, out)?;
             }
             Input::SlotIdle { replica, task } => self.slot_idle(replica, task),
+            Input::TenantSet { tenant, weight } => {
+                self.weights.insert(tenant, weight.clamp(1, MOST_WEIGHT));
+            }
             Input::SessionClosed(key) => self.sessions.close(key),
             Input::Tick => {}
             Input::StopAdmitting => self.admitting = false,

@@ -8,15 +8,24 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::api::{ClassNo, PoolNo, SetNo, TaskNo, TaskSpec, TenantNo, Time};
-use crate::fairness::{Entry, Need};
+use crate::api::{ClassNo, PoolNo, SetNo, TaskNo, TaskSpec, Time};
+use crate::fairness::{Entry, Flow, Need};
 use crate::session::SessionSlot;
 use crate::state::State;
+
+/// What a task asks of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub class: ClassNo,
+    pub flow: Flow,
+    pub need: Need,
+}
 
 /// What is kept of a task between its admission and its end.
 #[derive(Debug)]
 pub(crate) struct Task {
-    pub tenant: TenantNo,
+    /// Who is charged.
+    pub flow: Flow,
     pub class: ClassNo,
     /// Only reproducible replicas will do.
     pub strict: bool,
@@ -31,6 +40,10 @@ pub(crate) struct Task {
     pub resumable: bool,
     /// Attempts so far, the open one included.
     pub attempts: u32,
+    /// Input tokens that its first start is charged for.
+    pub tokens_in: u32,
+    /// Output tokens that were charged so far; what is decoded again is not.
+    pub tokens_charged: u32,
     /// The output that the forecast reckons with.
     pub tokens_expected: u32,
     pub queued_at: Time,
@@ -42,9 +55,12 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub fn new(spec: &TaskSpec, pool: PoolNo, now: Time) -> Self {
+    pub fn new(spec: &TaskSpec, weight: u32, pool: PoolNo, now: Time) -> Self {
         Self {
-            tenant: spec.tenant,
+            flow: Flow {
+                tenant: spec.tenant,
+                weight,
+            },
             class: spec.class,
             strict: spec.strict || spec.strict_explicit,
             pool,
@@ -53,6 +69,8 @@ impl Task {
             set: None,
             resumable: spec.resumable,
             attempts: 0,
+            tokens_in: spec.tokens_in_estimate,
+            tokens_charged: 0,
             tokens_expected: expected_tokens(spec),
             queued_at: now,
             deadline: spec.deadline.filter(|_| !spec.recovered),
@@ -71,7 +89,15 @@ impl Task {
     pub fn entry(&self, task: TaskNo) -> Entry {
         Entry {
             task,
-            flow: self.tenant,
+            flow: self.flow,
+            need: self.need(),
+        }
+    }
+
+    pub fn claim(&self) -> Claim {
+        Claim {
+            class: self.class,
+            flow: self.flow,
             need: self.need(),
         }
     }
@@ -150,6 +176,7 @@ impl TaskTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::TenantNo;
 
     fn task(tenant: u32) -> Task {
         let spec = TaskSpec {
@@ -167,7 +194,7 @@ mod tests {
             resumable: false,
             recovered: false,
         };
-        Task::new(&spec, PoolNo(0), Time(0))
+        Task::new(&spec, 1, PoolNo(0), Time(0))
     }
 
     #[test]
@@ -177,7 +204,10 @@ mod tests {
             table.insert(TaskNo(no), task(u32::try_from(no).unwrap()));
         }
         assert_eq!(table.len(), 100);
-        assert_eq!(table.get(TaskNo(70)).map(|t| t.tenant), Some(TenantNo(70)));
+        assert_eq!(
+            table.get(TaskNo(70)).map(|t| t.flow.tenant),
+            Some(TenantNo(70))
+        );
         for no in 0..100 {
             assert!(table.remove(TaskNo(no)).is_some());
             assert!(table.remove(TaskNo(no)).is_none());

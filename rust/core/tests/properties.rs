@@ -125,6 +125,18 @@ property!(
     sabotage::start_on_a_busier_replica
 );
 property!(
+    a_tenant_below_its_share_of_a_full_queue_is_admitted,
+    control_a_refusal_below_the_share_is_found,
+    Violation::Share,
+    sabotage::refuse_below_the_share
+);
+property!(
+    the_right_task_gives_way,
+    control_another_task_that_gives_way_is_found,
+    Violation::Share,
+    sabotage::evict_another
+);
+property!(
     every_new_task_is_answered_once,
     control_a_missing_answer_is_found,
     Violation::Protocol,

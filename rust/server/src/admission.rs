@@ -389,7 +389,12 @@ pub fn refusal_body(refusal: Refusal, retry_after_ms: Option<u64>) -> ErrorBody 
         Refusal::Evicted(FullPolicy::DropLru) => {
             full(Code::QueueFullDropLru, FullPolicy::DropLru, "the queue was full and this task had waited longest")
         }
-        Refusal::Evicted(policy) => full(Code::AdmissionReject, policy, "gave way to a task of a higher class"),
+        Refusal::Evicted(policy @ FullPolicy::ShedLowPriority) => {
+            full(Code::AdmissionReject, policy, "gave way to a task of a higher class")
+        }
+        Refusal::Evicted(policy) => {
+            full(Code::AdmissionReject, policy, "the queue was full and this tenant had more than its share of it")
+        }
         Refusal::PoolUnready => ErrorBody::new(Code::PoolUnready, "the pool is draining or has failed")
             .with_hint("see `orchqueue pools`; send it again once the pool is ready"),
         Refusal::PoolUnavailable => ErrorBody::new(Code::PoolUnavailable, "no pool can serve this task now"),

@@ -100,6 +100,7 @@ impl Attempt {
             task: self.task.no,
             attempt: self.no,
             end,
+            tokens_out: self.task.tokens_out.load(Ordering::Relaxed),
         });
     }
 

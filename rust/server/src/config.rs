@@ -252,6 +252,7 @@ impl RuntimeConfig {
             session_max_turns: self.session.max_turns,
             max_attempts: self.attempts.max,
             reclaim_ms: self.attempts.reclaim_ms,
+            prices: core::TokenPrices::default(),
         }
     }
 }

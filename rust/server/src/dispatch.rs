@@ -114,7 +114,12 @@ impl Daemon {
                 replica,
             } => {
                 if let Err(end) = self.start(task, attempt, replica) {
-                    inputs.push(Input::AttemptEnded { task, attempt, end });
+                    inputs.push(Input::AttemptEnded {
+                        task,
+                        attempt,
+                        end,
+                        tokens_out: 0,
+                    });
                 }
             }
             Action::Stop {

@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orchqueue_core::{
-    Action, AttemptEnd, AttemptNo, Config, EndReason, FullPolicy, Input, PoolNo, PoolState,
-    ReplicaNo, ReplicaSpec, SetNo, StopReason, TaskNo, TaskSpec, Time, TimeoutKind,
+    Action, AttemptEnd, AttemptNo, ClassNo, Config, EndReason, FullPolicy, Input, PoolNo,
+    PoolState, Refusal, ReplicaNo, ReplicaSpec, SetNo, StopReason, TaskNo, TaskSpec, TenantNo,
+    Time, TimeoutKind,
 };
 
 use crate::world::Step;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
-    /// A task was started before an older one of its class that could have been.
+    /// A task was started before an older one of its tenant, or one that had come back, that could have been.
     Fifo,
     /// More tasks wait than the bounds allow.
     Bounds,
@@ -35,6 +36,8 @@ pub enum Violation {
     /// A task was given up for a silent replica although another could go on, or a stopped one goes on that
     /// must not.
     Failover,
+    /// A tenant below its share of a full queue was refused, or the wrong task gave way.
+    Share,
     /// A cancel of a live task that was not answered by its end at once.
     CancelIgnored,
 }
@@ -137,7 +140,9 @@ impl Auditor<'_> {
                 self.replicas.remove(no);
                 self.reclaiming.retain(|_, at| at != no);
             }
-            Input::AttemptEnded { task, attempt, end } => {
+            Input::AttemptEnded {
+                task, attempt, end, ..
+            } => {
                 self.attempt_ended((*task, *attempt), end, now);
             }
             Input::SlotIdle { replica, task } => {
@@ -222,8 +227,17 @@ impl Auditor<'_> {
                 let asked = self.running.get(&task).map(|(number, _)| *number);
                 self.require(asked == Some(attempt), Violation::AfterEnd);
             }
-            Action::End { task, reason } => self.ended(task, reason),
+            Action::End { task, reason } => {
+                if let EndReason::Refused(Refusal::Evicted(policy)) = reason {
+                    self.gave_way(task, policy);
+                }
+                self.ended(task, reason);
+            }
             Action::Probe { replica } => self.unready(replica),
+            Action::Rejected {
+                refusal: Refusal::QueueFull(policy),
+                ..
+            } => self.refused(policy, step),
             Action::Rejected { .. } => {}
         }
     }
@@ -299,8 +313,14 @@ impl Auditor<'_> {
                     .get(other)
                     .is_none_or(|view| view.pool == spec.pool)
             };
-            *other < no
-                && known.waits
+            // A task that comes back goes before all new ones; else a tenant's tasks keep their order.
+            let (returned, fresh) = (known.attempts > 0, task.attempts == 0);
+            let earlier = *other < no && (known.spec.tenant == task.spec.tenant || returned);
+            (if fresh {
+                returned || earlier
+            } else {
+                returned && earlier
+            }) && known.waits
                 && known.spec.class == task.spec.class
                 && known.pool == spec.pool
                 && task.pool == spec.pool
@@ -324,6 +344,52 @@ impl Auditor<'_> {
         self.require(!given_up, Violation::Failover);
         let finished_waiting = known.is_some_and(|k| k.waits) && reason == EndReason::Finished;
         self.require(!finished_waiting, Violation::Protocol);
+    }
+
+    /// The tasks that may give way, by tenant, oldest first.
+    fn fresh(&self, pool: PoolNo, class: ClassNo) -> BTreeMap<TenantNo, Vec<TaskNo>> {
+        let mut fresh: BTreeMap<TenantNo, Vec<TaskNo>> = BTreeMap::new();
+        for (no, task) in &self.tasks {
+            if task.waits && task.attempts == 0 && task.pool == pool && task.spec.class == class {
+                fresh.entry(task.spec.tenant).or_default().push(*no);
+            }
+        }
+        fresh
+    }
+
+    fn refused(&mut self, policy: FullPolicy, step: &Step) {
+        let Input::Submit(spec) = &step.input else {
+            return self.require(false, Violation::Protocol);
+        };
+        let [pool] = spec.eligible[..] else {
+            return;
+        };
+        let mut fresh = self.fresh(pool, spec.class);
+        let most = fresh.values().map(Vec::len).max().unwrap_or(0);
+        let own = fresh.entry(spec.tenant).or_default().len();
+        let capacity = self.config.classes[usize::from(spec.class.0)].capacity;
+        let fair = match policy {
+            FullPolicy::DropLru => most == 0,
+            FullPolicy::Reject | FullPolicy::ShedLowPriority => {
+                own * fresh.len() >= capacity || most <= own
+            }
+        };
+        self.require(fair, Violation::Share);
+    }
+
+    fn gave_way(&mut self, no: TaskNo, policy: FullPolicy) {
+        let Some(task) = self.tasks.get(&no) else {
+            return;
+        };
+        let fresh = self.fresh(task.pool, task.spec.class);
+        let own = fresh.get(&task.spec.tenant).cloned().unwrap_or_default();
+        let most = fresh.values().map(Vec::len).max();
+        let right = match policy {
+            FullPolicy::DropLru => own.first(),
+            FullPolicy::Reject | FullPolicy::ShedLowPriority => own.last(),
+        };
+        let fair = most == Some(own.len()) && right == Some(&no);
+        self.require(fair, Violation::Share);
     }
 
     /// Every new task is answered once, every cancel of a live one ends it.

@@ -83,7 +83,7 @@ pub fn swap_two_starts(_: &Config, trace: &mut [Step]) -> bool {
         }
         let same_wish = |other: &TaskNo| {
             let (one, two) = (&specs[&task], &specs[other]);
-            one.class == two.class && one.strict == two.strict
+            one.class == two.class && one.strict == two.strict && one.tenant == two.tenant
         };
         let younger = trace[s].tasks.iter().find(|(other, view)| {
             let waited = before.get(other).is_some_and(|v| v.pool == pool);
@@ -314,6 +314,54 @@ pub fn start_on_a_busier_replica(_: &Config, trace: &mut [Step]) -> bool {
         let busier = held(view) * chosen.slots > held(chosen) * view.slots;
         specs[task].session.is_none() && equals && open(view) && open(chosen) && busier
     })
+}
+
+/// A tenant below its share is refused instead of another's task giving way.
+pub fn refuse_below_the_share(_: &Config, trace: &mut [Step]) -> bool {
+    let reason = EndReason::Refused(Refusal::Evicted(FullPolicy::Reject));
+    let evicts = |x: &Action| matches!(x, Action::End { reason: given, .. } if *given == reason);
+    let single = |input: &Input| matches!(input, Input::Submit(s) if s.eligible.len() == 1);
+    let mut steps = trace.iter_mut();
+    let Some(step) = steps.find(|s| single(&s.input) && s.actions.iter().any(evicts)) else {
+        return false;
+    };
+    step.actions.retain(|action| !evicts(action));
+    for action in &mut step.actions {
+        if let Action::Admitted { task, .. } = *action {
+            *action = Action::Rejected {
+                task,
+                refusal: Refusal::QueueFull(FullPolicy::Reject),
+                retry_after_ms: None,
+                forecast: Forecast::default(),
+            };
+        }
+    }
+    true
+}
+
+/// Another task of the class gives way than the one that must.
+pub fn evict_another(_: &Config, trace: &mut [Step]) -> bool {
+    let specs = specs(trace);
+    let found = places(trace).find_map(|((s, a), action)| {
+        let Action::End {
+            task,
+            reason: reason @ EndReason::Refused(Refusal::Evicted(_)),
+        } = *action
+        else {
+            return None;
+        };
+        let before = &trace[s.checked_sub(1)?].tasks;
+        let pool = before.get(&task)?.pool;
+        let (other, _) = before.iter().find(|(other, view)| {
+            let waits = view.state == TaskState::Queued && view.attempt.0 == 0;
+            let same = specs[other].class == specs[&task].class && view.pool == pool;
+            let still = trace[s].tasks.get(other).map(|v| v.state) == Some(TaskState::Queued);
+            **other != task && specs[other].tenant == specs[&task].tenant && waits && same && still
+        })?;
+        let task = *other;
+        Some(((s, a), Action::End { task, reason }))
+    });
+    replace(trace, found)
 }
 
 pub fn forget_an_answer(_: &Config, trace: &mut [Step]) -> bool {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use orchqueue_core::{
     Action, AttemptEnd, AttemptNo, ClassConfig, ClassNo, Config, FullPolicy, Input, PoolNo,
     PoolSpec, PoolState, ReplicaNo, ReplicaSpec, ReplicaView, Scheduler, SessionKey, SetNo, TaskNo,
-    TaskSpec, TaskView, TenantNo, Time, Timeouts,
+    TaskSpec, TaskView, TenantNo, Time, Timeouts, TokenPrices,
 };
 use proptest::prelude::*;
 
@@ -53,6 +53,7 @@ pub enum Move {
 #[derive(Clone, Debug)]
 pub struct Wish {
     class: u8,
+    tenant: u32,
     session: Option<u128>,
     pools: u8,
     strict: bool,
@@ -63,7 +64,7 @@ pub struct Wish {
 
 fn wish() -> impl Strategy<Value = Wish> {
     (
-        0..3u8,
+        (0..3u8, prop_oneof![3 => Just(0), 1 => 1..4u32]),
         prop::option::weighted(0.3, 0..4u128),
         0..8u8,
         prop::bool::weighted(0.2),
@@ -72,8 +73,9 @@ fn wish() -> impl Strategy<Value = Wish> {
         prop::bool::weighted(0.05),
     )
         .prop_map(
-            |(class, session, pools, strict, resumable, deadline_ms, recovered)| Wish {
+            |((class, tenant), session, pools, strict, resumable, deadline_ms, recovered)| Wish {
                 class,
+                tenant,
                 session,
                 pools,
                 strict,
@@ -145,6 +147,7 @@ pub fn config() -> impl Strategy<Value = Config> {
         session_max_turns: 3,
         max_attempts,
         reclaim_ms: 50,
+        prices: TokenPrices::default(),
     })
 }
 
@@ -193,6 +196,10 @@ impl World {
             asked: Vec::new(),
             replicas: Vec::new(),
         };
+        for tenant in (0..4).map(TenantNo) {
+            let weight = tenant.0 % 3;
+            world.feed(Input::TenantSet { tenant, weight });
+        }
         for pool in 0..POOLS {
             world.pool(pool, PoolState::Ready);
             for set in 0..2 {
@@ -315,6 +322,7 @@ impl World {
                 task,
                 attempt,
                 end: AttemptEnd::Failed { resumable: true },
+                tokens_out: 9,
             },
             _ => Input::Tick,
         });
@@ -337,9 +345,9 @@ impl World {
         };
         TaskSpec {
             task,
-            tenant: TenantNo(u32::from(wish.class)),
+            tenant: TenantNo(wish.tenant),
             class: ClassNo(wish.class),
-            session: wish.session.map(session),
+            session: wish.session.map(|id| SessionKey(TenantNo(wish.tenant), id)),
             eligible,
             strict: wish.strict,
             strict_explicit: wish.strict && wish.class == 0,
@@ -407,6 +415,7 @@ impl World {
             task: exchange.task,
             attempt: exchange.attempt,
             end,
+            tokens_out: 2,
         });
     }
 
@@ -493,6 +502,7 @@ impl World {
 fn plain_wish() -> Wish {
     Wish {
         class: 0,
+        tenant: 0,
         session: None,
         pools: 0,
         strict: false,
