@@ -77,6 +77,16 @@ class TaskFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which prompts are drawn, and how many of each series."""
+
+    seed: int = SEED
+    prompts: int = 200
+    #: Print refused poems to stderr.
+    show: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """How a series of haiku prompts is put."""
 
@@ -155,8 +165,8 @@ def haiku_figures(condition: Condition, rng: random.Random, show: bool) -> Haiku
     )
 
 
-def task_figures(engine: Engine, task: str) -> TaskFigures:
-    corpus = Corpus(SEED + 1 + OTHER_TASKS.index(task))
+def task_figures(engine: Engine, task: str, seed: int) -> TaskFigures:
+    corpus = Corpus(seed + 1 + OTHER_TASKS.index(task))
     right = 0
     for _ in range(TASK_PROMPTS):
         sample = corpus.sample(task)
@@ -184,20 +194,20 @@ def parity(engine: Engine, checkpoint: Path) -> int:
     return equal
 
 
-def evaluate(gguf: Path, prompts: int, show: bool) -> dict[str, object]:
+def evaluate(gguf: Path, scope: Scope) -> dict[str, object]:
     """All figures of one file."""
-    rng = random.Random(SEED)
+    rng = random.Random(scope.seed)
     with Engine(gguf) as engine:
         haiku = []
-        for condition in conditions(engine, prompts):
-            haiku.append(haiku_figures(condition, rng, show))
+        for condition in conditions(engine, scope.prompts):
+            haiku.append(haiku_figures(condition, rng, scope.show))
             print(haiku[-1], file=sys.stderr)
-        tasks = [task_figures(engine, task) for task in OTHER_TASKS]
+        tasks = [task_figures(engine, task, scope.seed) for task in OTHER_TASKS]
         return {
             "engine": f"llama.cpp server, {Engine.version}",
             "gguf_sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(),
             "sampler_profile_version": "v1",
-            "seed": SEED,
+            "seed": scope.seed,
             "haiku": [asdict(figures) for figures in haiku],
             "tasks": [asdict(figures) for figures in tasks],
             "different_poems_of_20_seeds": poems_of_seeds(engine, range(20)),
@@ -210,10 +220,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as a JSON document")
     parser.add_argument("--document", type=Path, help="put the figures into this model's catalog document")
     parser.add_argument("--prompts", type=int, default=200, help="haiku prompts of each series")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the prompts")
     parser.add_argument("--show", action="store_true", help="print refused poems to stderr")
     parser.add_argument("--parity", type=Path, metavar="CHECKPOINT", help="compare with the trained network")
     arguments = parser.parse_args()
-    figures = evaluate(arguments.gguf, arguments.prompts, arguments.show)
+    figures = evaluate(arguments.gguf, Scope(arguments.seed, arguments.prompts, arguments.show))
     if arguments.parity:
         with Engine(arguments.gguf) as engine:
             equal = parity(engine, arguments.parity)
