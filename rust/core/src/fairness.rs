@@ -168,7 +168,7 @@ impl Order {
         let removed = if entry.need.set.is_some() {
             self.remove_returned(entry)
         } else {
-            self.remove_fresh(entry)
+            self.remove_fresh(entry, 0)
         };
         self.len -= usize::from(removed);
         removed
@@ -180,9 +180,11 @@ impl Order {
             let counter = self.flows.get(&entry.flow.tenant).map(|a| a.counter);
             self.present = self.present.max(counter.unwrap_or(0));
         }
-        self.remove(entry);
-        if entry.need.set.is_none() {
-            self.charge(entry.flow, input);
+        if entry.need.set.is_some() {
+            self.remove(entry);
+        } else {
+            let removed = self.remove_fresh(entry, input.of(entry.flow.weight));
+            self.len -= usize::from(removed);
         }
         while let Some((counter, tenant)) = self.ahead.first().copied()
             && counter <= self.present
@@ -315,21 +317,25 @@ impl Order {
         removed
     }
 
-    fn remove_fresh(&mut self, entry: &Entry) -> bool {
+    /// Takes a task out and moves the counter of its flow on, in one go.
+    fn remove_fresh(&mut self, entry: &Entry, advance: u64) -> bool {
         let (tenant, lane) = (entry.flow.tenant, lane(entry.need));
         let Some(account) = self.flows.get_mut(&tenant) else {
             return false;
         };
-        let (length, counter) = (account.len(), account.counter);
-        let waiting = &mut account.waiting[lane];
-        let head = waiting.first();
-        if !waiting.remove(entry.task.0) {
+        let (length, before) = (account.len(), account.counter);
+        let heads = [0, 1].map(|lane| account.waiting[lane].first());
+        if !account.waiting[lane].remove(entry.task.0) {
             return false;
         }
-        if head == Some(entry.task.0) {
-            let turns = &mut self.turns[lane];
-            turns.remove(&(counter, entry.task.0, tenant));
-            turns.extend(waiting.first().map(|next| (counter, next, tenant)));
+        let counter = before.saturating_add(advance);
+        account.counter = counter;
+        for ((waiting, turns), old) in account.waiting.iter().zip(&mut self.turns).zip(heads) {
+            let new = waiting.first();
+            if (old, before) != (new, counter) {
+                old.map(|head| turns.remove(&(before, head, tenant)));
+                turns.extend(new.map(|head| (counter, head, tenant)));
+            }
         }
         self.lengths.remove(tenant, length, account.weight);
         self.lengths.insert(tenant, length - 1, account.weight);

@@ -407,7 +407,6 @@ impl World {
 proptest! {
     #![proptest_config(Runs { cases: 400, failure_persistence: None, ..Runs::default() })]
 
-    // req: ORCH-3004
     #[test]
     fn the_service_of_two_waiting_tenants_stays_within_the_bound(setting in setting()) {
         let (widest, bound) = World::new(setting, true).run(600);

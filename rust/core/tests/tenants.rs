@@ -23,7 +23,6 @@ fn of_tenant(tenant: u32, task: u64) -> TaskSpec {
     }
 }
 
-// req: ORCH-3004
 #[test]
 fn a_quiet_tenant_takes_the_next_free_slot_under_a_flood() {
     let mut story = Story::with_sets(roomy(1000), &[0]);
