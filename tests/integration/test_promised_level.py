@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from orchqueue.testing import Reply, ScriptedDaemon, daemon
+from orchqueue.testing import Reply, ScriptedDaemon, Setup, daemon
 from wire import STREAM, events, post, streamed, the_end
 
 TASK = "7b0c5a3e-6f0d-4c3b-9d63-0f6f1b1f7a11"
@@ -45,7 +45,7 @@ def test_level_that_was_kept_is_stated() -> None:
         stream = streamed(running.url, **fields)
         return stream[0].data["determinism"], the_end(stream).data["receipt"]["determinism"]
 
-    with daemon() as running:
+    with daemon(setup=Setup(pool={"determinism": "strict"})) as running:
         assert levels(running) == ("strict", "strict")
         assert levels(running, determinism="best_effort") == ("best_effort", "best_effort")
         not_reproducible(running)

@@ -186,4 +186,6 @@ def runtime_document(
         "receipt_keys": [dict(key) for key in receipt_keys],
         "version": version,
         "log_content": config.log_content,
+        # The line of an ended task is information; warnings and errors are always told.
+        "log_tasks": config.log_level in ("debug", "info"),
     }

@@ -41,8 +41,8 @@ class History(Protocol):
 class Pace:
     """How often the loop looks, in seconds."""
 
-    busy_s: float = 0.25
-    idle_s: float = 1.0
+    busy_s: float = 1.0
+    idle_s: float = 2.0
     retention_s: float = 60.0
     backoff_s: float = 0.5
     backoff_max_s: float = 30.0

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use orchqueue_core::{AttemptEnd, AttemptNo, Input};
 use orchqueue_wire::adapter::Route;
 use orchqueue_wire::fault::{EngineFault, FaultClass, classify_response};
@@ -30,6 +31,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long and how much of an error answer is read.
 const ERROR_BODY: Duration = Duration::from_secs(5);
 const ERROR_BYTES: usize = 64 << 10;
+/// Text that is appended at once, at most.
+const BATCH_BYTES: usize = 16 << 10;
 
 /// How an exchange ended.
 enum Exchange {
@@ -227,10 +230,7 @@ impl Attempt {
         loop {
             batch.clear();
             let state = match body.frame().await {
-                Some(Ok(frame)) => match frame.data_ref() {
-                    Some(bytes) => reader.push(bytes, &mut batch),
-                    None => StreamState::Open,
-                },
+                Some(Ok(frame)) => drain(&frame, &mut body, &mut reader, &mut batch).await,
                 Some(Err(e)) => broken_off(reader.break_off(&mut batch), &e),
                 None => reader.finish(&mut batch),
             };
@@ -342,6 +342,33 @@ async fn refused(route: &Route, answer: Response<Incoming>) -> Exchange {
         classify_response(&route.grammar, status, &bytes),
         retry_after_ms,
     )
+}
+
+/// Reads what came and whatever has come with it: an engine's burst is many small chunks, and each append costs
+/// its readers a write.
+async fn drain(
+    first: &Frame<Bytes>,
+    body: &mut Incoming,
+    reader: &mut StreamReader,
+    batch: &mut TokenBatch,
+) -> StreamState {
+    let push = |frame: &Frame<Bytes>, reader: &mut StreamReader, batch: &mut TokenBatch| {
+        frame
+            .data_ref()
+            .map_or(StreamState::Open, |bytes| reader.push(bytes, batch))
+    };
+    let mut state = push(first, reader, batch);
+    while matches!(state, StreamState::Open) && batch.text.len() < BATCH_BYTES {
+        // The connection hands over one chunk at a time: let it bring the next if it has one.
+        tokio::task::yield_now().await;
+        match body.frame().now_or_never() {
+            Some(Some(Ok(frame))) => state = push(&frame, reader, batch),
+            Some(Some(Err(e))) => state = broken_off(reader.break_off(batch), &e),
+            Some(None) => state = reader.finish(batch),
+            None => break,
+        }
+    }
+    state
 }
 
 /// A connection that breaks after the engine said that it was done has broken nothing.

@@ -36,7 +36,9 @@ impl Log {
                         fields.insert("lines_dropped".into(), missed.into());
                     }
                     // Standard error may be closed; logging is no reason to fail.
-                    let _ = writeln!(std::io::stderr().lock(), "{line}");
+                    // One write: rendering straight into standard error would be a system call for each piece.
+                    let text = format!("{line}\n");
+                    let _ = std::io::stderr().lock().write_all(text.as_bytes());
                 }
             });
         // Without its thread the queue only counts what it drops.
