@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 _WORDS = re.compile(r"\s*\S+|\s+$")
 #: How soon a waiting reply notices that its engine is closed.
@@ -386,14 +386,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(status, {"error": {"code": status, "message": message, "type": kind}})
 
 
-class _Speech:
+class _Speech(Protocol):
     """How one route of the engine writes its events."""
 
     def token(self, text: str, number: int) -> bytes:
-        raise NotImplementedError
+        """One token event."""
+        ...
 
     def end(self, tokens: int, finish_reason: str) -> bytes:
-        raise NotImplementedError
+        """The end of the stream."""
+        ...
 
 
 class _CompletionSpeech(_Speech):
