@@ -216,19 +216,6 @@ impl Journal {
         self.send(Op::Append { record, ack });
     }
 
-    /// Appends and returns when the record is durable.
-    ///
-    /// # Errors
-    /// [`JournalError::Write`] when the disk refuses, [`JournalError::Closed`] after `close`.
-    pub async fn append_durably(&self, record: Record) -> Result<(), JournalError> {
-        let (ack, done) = oneshot::channel();
-        self.send(Op::Append {
-            record,
-            ack: Some(ack),
-        });
-        done.await.map_err(|_| JournalError::Closed)?
-    }
-
     fn send(&self, op: Op) {
         if matches!(op, Op::Append { .. }) {
             self.sent.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +227,7 @@ impl Journal {
     /// Everything that was appended before is durable when this returns.
     ///
     /// # Errors
-    /// As [`Journal::append_durably`].
+    /// [`JournalError::Write`] when the disk refuses, [`JournalError::Closed`] after `close`.
     pub async fn barrier(&self) -> Result<(), JournalError> {
         let (ack, done) = oneshot::channel();
         self.send(Op::Barrier(ack));

@@ -29,21 +29,17 @@ fn record(id: u8, kind: Kind, at_ms: u64) -> Record {
     }
 }
 
+async fn durably(journal: &Journal, record: Record) {
+    journal.append(record);
+    journal.barrier().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_admitted_task_is_open_until_it_ends_and_survives_reopening() {
     let (journal, path) = journal();
-    journal
-        .append_durably(record(1, Kind::Admitted, 5))
-        .await
-        .unwrap();
-    journal
-        .append_durably(record(2, Kind::Admitted, 6))
-        .await
-        .unwrap();
-    journal
-        .append_durably(record(2, Kind::Ended, 7))
-        .await
-        .unwrap();
+    durably(&journal, record(1, Kind::Admitted, 5)).await;
+    durably(&journal, record(2, Kind::Admitted, 6)).await;
+    durably(&journal, record(2, Kind::Ended, 7)).await;
     journal.close();
     let again = Journal::open(
         &path,
@@ -88,7 +84,7 @@ async fn a_task_within_one_commit_never_opens() {
 async fn a_readmitted_task_is_open_again() {
     let (journal, path) = journal();
     for kind in [Kind::Admitted, Kind::Ended, Kind::Admitted] {
-        journal.append_durably(record(4, kind, 1)).await.unwrap();
+        durably(&journal, record(4, kind, 1)).await;
     }
     assert_eq!(journal.open_tasks().unwrap().len(), 1);
     let (_, ended) = journal
@@ -109,7 +105,7 @@ async fn trimming_spares_what_is_open_or_not_folded() {
         (2, Kind::Ended),
         (3, Kind::Admitted),
     ] {
-        journal.append_durably(record(id, kind, 1)).await.unwrap();
+        durably(&journal, record(id, kind, 1)).await;
     }
     let day = 25 * 3_600_000;
     let third = journal.read(0, 10).unwrap()[2].seq;
